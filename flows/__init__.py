@@ -1,0 +1,1 @@
+"""Compositions a person launches: the command line and the Prefect flows."""

@@ -1,0 +1,1 @@
+"""From rows of a segments file to shards: download, extract, measure, pack."""

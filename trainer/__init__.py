@@ -1,0 +1,1 @@
+"""From shards to numbers: models, objectives, training and evaluation."""
