@@ -57,18 +57,20 @@ class RangeResponse(Protocol):
     def close(self) -> None: ...
 
 
-# (url, headers) → response; raises MediaError for a status that is no success and for transport failures.
+# (url, headers) → response with status 2xx or 416; raises MediaError for others and for transport failures.
 OpenUrl = Callable[[str, Mapping[str, str]], RangeResponse]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recording:
-    """Media for one segment: one stream with both, or one for each; and how to open them (None: local paths)."""
+    """Media for one segment: one stream with both, or one for each; `open_url` is None for local paths."""
 
     streams: tuple[MediaStream, ...]
     duration: float | None = None  # seconds of the whole video, where known
     open_url: OpenUrl | None = None
-    offset: float = 0.0  # seconds of the video that the media's own time zero stands for (a cut window: its start)
+    offset: float = (
+        0.0  # seconds of the video that the media's own time zero stands for (a cut window: its start)
+    )
     downloader_version: str | None = None
 
 

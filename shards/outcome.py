@@ -39,6 +39,7 @@ class Outcome(StrEnum):
     PAST_END = "past_end"
     SHORT = "short"
     CORRUPT = "corrupt"
+    CRASHED = "crashed"  # the decoder died of a signal: memory, or a bug of its own
     UNSUPPORTED = "unsupported"  # media that this ffmpeg cannot turn into the profile
     MISSING = "missing"  # no file in the media folder matches
     EXTRACTOR = "extractor"  # yt-dlp failed in a way that no rule of ours knows
@@ -81,6 +82,7 @@ _DISPOSITION = {
             Outcome.SERVER_ERROR,
             Outcome.NO_FORMAT,
             Outcome.MISSING,
+            Outcome.CRASHED,
             Outcome.EXTRACTOR,
         ),
         Disposition.RETRYABLE,

@@ -1,0 +1,252 @@
+"""The ffmpeg program: which one, how its command lines are built, and how a run of it ends."""
+
+import functools
+import os
+import re
+import selectors
+import shutil
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ffmpeg
+import imageio_ffmpeg
+
+from shards.profile import Profile
+
+MINIMUM = (
+    6,
+    1,
+)  # -stats_enc_pre, which tells the true times of the chosen frames, came with 6.0 and settled in 6.1
+BLOCK = 4608  # samples per FLAC frame: the encoder's own choice at 44.1 kHz
+REQUEST_SIZE = 256 << 10  # bytes per range request: about a third of ten seconds at 360 lines
+PREROLL_S = 0.15  # so that the first block of sound has its predecessor: 1024 samples at 8 kHz
+LONG_PREROLL_S = 20.0  # twice the longest distance of key frames usual on the web
+_READ_TIMEOUT_S = 600  # the relay answers sooner, with the upstream's failure
+_PROTOCOLS = "file,crypto,data,http,tcp"
+
+
+class FfmpegError(Exception):
+    """There is no ffmpeg that can do the work."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ended:
+    """How a run ended. `returncode` is None for one that was killed at its deadline."""
+
+    returncode: int | None
+    log: str
+    cpu_s: float
+    wall_s: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Program:
+    """An ffmpeg binary that has been looked at."""
+
+    path: str
+    version: str
+    request_size: bool  # reads http by bounded requests (since 8.0)
+
+    @property
+    def label(self) -> str:
+        return f"ffmpeg {self.version}"
+
+
+@functools.cache
+def find_program(wanted: str | None = None) -> Program:
+    """The bundled ffmpeg, or the one that `wanted` names; FfmpegError when it is missing or too old."""
+    path = shutil.which(wanted) if wanted else imageio_ffmpeg.get_ffmpeg_exe()
+    if path is None:
+        raise FfmpegError(f"no program {wanted!r}; expected a path or a name on PATH, or leave --ffmpeg out")
+    version = _version(path)
+    if version < MINIMUM:
+        found = ".".join(map(str, version))
+        raise FfmpegError(
+            f"{path} is ffmpeg {found}; expected {MINIMUM[0]}.{MINIMUM[1]} or newer, or leave --ffmpeg out"
+        )
+    return Program(path=path, version=".".join(map(str, version)), request_size=version >= (8, 0))
+
+
+def _version(path: str) -> tuple[int, ...]:
+    try:
+        text = subprocess.run(
+            [path, "-version"], capture_output=True, text=True, timeout=30, check=True
+        ).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        raise FfmpegError(f"{path} does not run ({error}); expected an ffmpeg program") from None
+    if match := re.match(r"ffmpeg version n?(\d+(?:\.\d+)*)", text):
+        return tuple(int(part) for part in match[1].split("."))
+    if re.match(r"ffmpeg version (N-|git)", text):
+        return (99,)  # a build of the day
+    raise FfmpegError(f"{path} answers {text[:60]!r} to -version; expected 'ffmpeg version …'")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Window:
+    """What to cut out of which inputs: one with sound and picture, or one for each."""
+
+    sound: str  # path or URL
+    picture: str | None  # None: sound alone; equal to `sound`: one input, read once
+    start: float  # seconds on the inputs' clock
+    duration: float  # seconds
+    frames: int = 10  # pictures, at the centres of as many equal parts
+    from_first: bool = False  # transport streams count from an arbitrary time: from their first packet
+
+    long_preroll: bool = False  # for media whose seeks miss: no index, or a quirk of their edit lists
+
+    @property
+    def preroll(self) -> float:
+        """Seconds decoded ahead of the window, and dropped."""
+        return min(self.start, LONG_PREROLL_S if self.long_preroll else PREROLL_S)
+
+
+SOUND_TIMES = "sound.times"
+FRAME_TIMES = "frames.times"
+
+
+def one_pass(
+    program: Program, window: Window, profile: Profile, folder: Path, *, hdr: bool = False
+) -> list[str]:
+    """One process, one decode: the window's sound and frames into `folder`, with the true times of both."""
+    sound = _input(program, window.sound, window)
+    outputs = [_sound_output(sound, window, profile, folder)]
+    if window.picture is not None:
+        picture = sound if window.picture == window.sound else _input(program, window.picture, window)
+        outputs.append(_frames_output(picture, window, profile, folder, hdr=hdr))
+    command = ffmpeg.merge_outputs(*outputs).global_args(
+        "-hide_banner", "-nostdin", "-nostats", "-filter_threads", "1"
+    )
+    return list(map(str, command.overwrite_output().compile(cmd=program.path)))
+
+
+def _input(program: Program, source: str, window: Window) -> Any:
+    options: dict[str, Any] = {
+        "threads": 1,  # many processes run side by side; more threads in each cost 5–10 % CPU
+        "ss": f"{window.start - window.preroll:.6f}",
+        "t": f"{window.preroll + window.duration:.6f}",
+        "protocol_whitelist": _PROTOCOLS,
+    }
+    if not window.from_first:
+        options["seek_timestamp"] = 1  # -ss counts on the media's clock, not from its first packet
+    if source.startswith("http://"):
+        options |= {"rw_timeout": _READ_TIMEOUT_S * 1_000_000}
+        if program.request_size and not source.endswith(".m3u8"):
+            options |= {
+                "multiple_requests": 1,
+                "request_size": REQUEST_SIZE,
+                "initial_request_size": REQUEST_SIZE,
+            }
+    return ffmpeg.input(source if source.startswith("http://") else f"file:{source}", **options)
+
+
+def _sound_output(source: Any, window: Window, profile: Profile, folder: Path) -> Any:
+    chain = (
+        *_from_window("a", window),
+        # a late start and gaps become silence
+        f"aresample={profile.sample_rate}:async=1:first_pts=0"
+        f":osf=s16:ochl={'mono' if profile.channels == 1 else 'stereo'}",
+        f"atrim=end_sample={round(window.duration * profile.sample_rate)}",
+        f"asetnsamples={BLOCK}:p=0",  # a seek can leave a first block too small for the FLAC encoder: regroup
+    )
+    return source["a:0"].output(
+        str(folder / f"sound.{profile.audio_codec}"),
+        af=",".join(chain),
+        **{"c:a": {"flac": "flac", "wav": "pcm_s16le"}[profile.audio_codec]},
+        **_timed("a", folder / SOUND_TIMES, "{t} {ti} {samp}"),
+        **_exact("a"),
+    )
+
+
+def _frames_output(source: Any, window: Window, profile: Profile, folder: Path, *, hdr: bool) -> Any:
+    part = window.duration / window.frames
+    half = profile.short_side // 2
+    chain = (
+        *_from_window("", window),
+        # each tick takes the last frame shown by then: a still picture repeats, a variable rate is right
+        f"fps=1000000/{round(part * 1e6)}:start_time={part / 2:.6f}:round=up",
+        *(_TONE_MAPPED if hdr else ()),
+        # square pixels; the matrix and range that JPEG means
+        f"scale='2*round({half}*max(1,iw*sar/ih))':'2*round({half}*max(1,ih/(iw*sar)))'"
+        ":out_color_matrix=bt601:out_range=pc",
+        "setsar=1",
+        "format=yuv420p",
+    )
+    return source["V:0"].output(
+        str(folder / "%d.jpg"),
+        vf=",".join(chain),
+        start_number=0,
+        fps_mode="passthrough",
+        **{"frames:v": window.frames, "q:v": profile.jpeg_quality},
+        **_timed("v", folder / FRAME_TIMES, "{ti}"),
+        **_exact("v"),
+    )
+
+
+def _from_window(kind: str, window: Window) -> tuple[str, ...]:
+    """Filters that drop the preroll; `kind` is "a" for sound, "" for pictures."""
+    if not window.preroll:
+        return ()
+    cut = f"{window.preroll:.6f}"
+    # a picture that began before the window may still be shown in it: one second's worth is kept
+    begin = cut if kind else f"{max(0.0, window.preroll - 1):.6f}"
+    return f"{kind}trim=start={begin}", f"{kind}setpts=PTS-{cut}/TB"
+
+
+_TONE_MAPPED = (
+    "zscale=t=linear:npl=100",
+    "format=gbrpf32le",
+    "zscale=p=bt709",
+    "tonemap=hable:desat=0",
+    "zscale=t=bt709:m=bt709:r=tv",
+    "format=yuv420p",
+)
+
+
+def _timed(kind: str, target: Path, pattern: str) -> dict[str, str]:
+    return {f"stats_enc_pre:{kind}": str(target), f"stats_enc_pre_fmt:{kind}": pattern}
+
+
+def _exact(kind: str) -> dict[str, str]:
+    """No versions and no dates in the files: equal media give equal bytes."""
+    return {"fflags": "+bitexact", f"flags:{kind}": "+bitexact", "map_metadata": "-1", "threads": "1"}
+
+
+def run(command: Sequence[str], timeout_s: float) -> Ended:
+    """Run to the end or the deadline; the process's own CPU time is measured and its log kept."""
+    begun = time.monotonic()
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as process:
+        try:
+            log = _read_until(process, begun + timeout_s)
+        except BaseException:
+            process.kill()
+            raise
+        if log is None:
+            process.kill()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    return Ended(
+        returncode=None if log is None else process.returncode,
+        log=(log or b"").decode("utf-8", "replace"),
+        cpu_s=usage.ru_utime + usage.ru_stime,
+        wall_s=time.monotonic() - begun,
+    )
+
+
+def _read_until(process: subprocess.Popen[bytes], deadline: float) -> bytes | None:
+    """All that the process writes to its log; None when the deadline passes first."""
+    assert process.stderr is not None
+    pieces: list[bytes] = []
+    with selectors.DefaultSelector() as ready:
+        ready.register(process.stderr, selectors.EVENT_READ)
+        while ready.select(max(0.0, deadline - time.monotonic())):
+            piece = os.read(process.stderr.fileno(), 1 << 16)
+            if not piece:
+                return b"".join(pieces)
+            pieces.append(piece)
+    return None
