@@ -142,7 +142,7 @@ def classify(error: BaseException, warnings: Sequence[str] = ()) -> Failure:
     if ours := next((each for each in errors if isinstance(each, MediaError)), None):
         return ours.failure
     text = plain(str(error))
-    message = short(str(error)) or type(error).__name__
+    message = short(str(error) if "YoutubeDLError" in _names(error) else _with_name(error))
     if _NO_ANSWER in text and (reason := _reason_among(warnings)):
         return reason
     return (
@@ -249,6 +249,11 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         yield each
         exc_info = getattr(each, "exc_info", None) or (None, None, None)
         waiting += [exc_info[1], getattr(each, "cause", None), each.__cause__]
+
+
+def _with_name(error: BaseException) -> str:
+    """Python's own errors say little without their name."""
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def _names(error: BaseException) -> set[str]:

@@ -24,6 +24,7 @@ from shards.outcome import Outcome
 LOG: Final = logging.getLogger("trichord.youtube")
 
 _PROXY: Final = re.compile(r"(?:https?|socks4a?|socks5h?)://\S+")
+_HTTP_ONLY: Final = "#HttpOnly_"  # before a domain, in a cookie file
 _COOKIE_FIELDS: Final = 7  # of a Netscape cookie file: domain, subdomains, path, secure, expires, name, value
 # Caches inside yt-dlp grow with every video (solved challenges, messages already said).
 _VIDEOS_PER_SESSION: Final = 1000
@@ -130,7 +131,7 @@ class _Session:
         with _building:
             self.ydl = YoutubeDL(_options(settings, cookies, self._log), auto_init=False)
             for extractor in extractors:
-                self.ydl.add_info_extractor(extractor)
+                self.ydl.add_info_extractor(extractor())
             self.ydl.add_default_info_extractors()
         weakref.finalize(self, self.ydl.close)
 
@@ -138,7 +139,10 @@ class _Session:
         self.videos += 1
         self._log.forget_video()
         try:
-            info = self.ydl.extract_info(url, download=False)
+            # a live stream's formats may all be filtered out: its state is known before, and lost after
+            info = self.ydl.extract_info(url, download=False, process=False)
+            if info and not _refusal(info):
+                info = self.ydl.process_ie_result(info, download=False)
         except Exception as error:
             if _is_ours(error):
                 raise
@@ -146,10 +150,8 @@ class _Session:
         return info or Failure(Outcome.EXTRACTOR, "yt-dlp returned nothing")
 
     def recording(self, info: dict[str, Any], wish: Wish) -> Recording | Failure:
-        if info.get("_type", "video") != "video":
-            return Failure(Outcome.UNSUPPORTED, f"the address names a {info['_type']}, not one video")
-        if state := _UNFINISHED.get(info.get("live_status") or ""):
-            return Failure(Outcome.LIVE, f"the video is {state}")
+        if refusal := _refusal(info):
+            return refusal
         chosen = choose(info.get("formats") or [info], wish)
         if isinstance(chosen, Failure):
             return chosen
@@ -167,6 +169,14 @@ class _Session:
             return failure
         message = f"{failure.message}; yt-dlp warned: {'; '.join(hints)}"
         return Failure(Outcome.NO_FORMAT, short(message), failure.retry_after)
+
+
+def _refusal(info: Mapping[str, Any]) -> Failure | None:
+    """Why this is no video to fetch; None when it is, or when it points at another address."""
+    if (kind := info.get("_type", "video")) not in ("video", "url", "url_transparent"):
+        return Failure(Outcome.UNSUPPORTED, f"the address names a {kind}, not one video")
+    state = _UNFINISHED.get(info.get("live_status") or ("is_live" if info.get("is_live") else ""))
+    return Failure(Outcome.LIVE, f"the video is {state}") if state else None
 
 
 def _is_ours(error: Exception) -> bool:
@@ -307,24 +317,28 @@ def _target(text: str) -> Any:
 
 
 def _read_cookies(path: Path) -> str:
-    """A cookie file's text without lines that yt-dlp would print, secrets and all, since it cannot read them.
+    """A cookie file's text without lines that yt-dlp cannot read: it would print them, secrets and all.
 
     Raises:
         OSError: the file cannot be read.
         ValueError: it holds no cookies in Netscape format.
     """
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if _is_cookie(line)]
-    if not lines:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    cookies = [cookie for line in lines if (cookie := _cookie(line))]
+    if not cookies:
         raise ValueError(
             f"{path}: no cookies in Netscape format (seven fields, tabs between); export it again"
         )
-    return "\n".join(["# Netscape HTTP Cookie File", *lines, ""])
+    return "\n".join(["# Netscape HTTP Cookie File", *cookies, ""])
 
 
-def _is_cookie(line: str) -> bool:
-    if line.startswith("#") and not line.startswith("#HttpOnly_"):
-        return False
+def _cookie(line: str) -> str | None:
+    """A line of a cookie file as yt-dlp reads it; None for comments and for what is no cookie."""
+    if line.startswith("#") and not line.startswith(_HTTP_ONLY):
+        return None
     fields = line.split("\t")
-    return len(fields) == _COOKIE_FIELDS and (
-        not fields[4] or re.fullmatch(r"\d+(\.\d+)?", fields[4]) is not None
-    )
+    if len(fields) != _COOKIE_FIELDS or not re.fullmatch(r"(\d+(\.\d+)?)?", fields[4]):
+        return None
+    # whether subdomains see it: http.cookiejar refuses the whole file where this and the dot disagree
+    fields[1] = str(fields[0].removeprefix(_HTTP_ONLY).startswith(".")).upper()
+    return "\t".join(fields)
