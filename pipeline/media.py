@@ -36,7 +36,7 @@ class MediaStream:
     carries: Carries
     delivery: Delivery = Delivery.FILE
     container: str = ""  # "mp4", "webm", "ts", … as far as known
-    headers: Mapping[str, str] = field(default_factory=dict)  # what yt-dlp says the request must carry
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # what the request must carry
     fragments: tuple[Fragment, ...] = ()
     format_id: str = ""
     width: int | None = None

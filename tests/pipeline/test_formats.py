@@ -229,3 +229,7 @@ def test_a_dash_format_without_fragments_is_a_file() -> None:
 def test_a_playlist_says_nothing_of_its_container() -> None:
     stream = as_stream(picture(360, protocol="m3u8_native"))
     assert (stream.delivery, stream.container) == (Delivery.HLS, "")
+
+
+def test_what_a_request_carries_is_not_shown() -> None:
+    assert "SECRET" not in repr(as_stream(picture(360, http_headers={"Authorization": "Bearer SECRET"})))
