@@ -226,7 +226,7 @@ def render_audio(scene: Scene, rate: int) -> NDArray[np.float32]:
     staged = _staged(scene)
     rng = np.random.default_rng([scene.seed, 1])
     times = sounds.clock(scene.seconds, rate)
-    total = sounds.noise(len(times), rng, rate, 60, 6000, -1) * staged.noise
+    total = sounds.noise(len(times), rng, rate, 50, 9000, -1) * staged.noise
     for event, script, loudness in zip(scene.events, staged.scripts, staged.loudness, strict=True):
         performed = event.perform(script, rng, times, rate)
         total += loudness * performed / max(1e-3, float(np.abs(performed).max()))

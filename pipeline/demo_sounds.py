@@ -23,12 +23,11 @@ def tone(frequency: Curve | float, times: Curve, rate: int, overtones: Sequence[
 def noise(
     count: int, rng: np.random.Generator, rate: int, low: float, high: float, tilt: float = 0.0
 ) -> Curve:
-    """Noise between two frequencies in hertz with RMS 1; `tilt` -1 is pink in power, -2 brown."""
+    """Noise of RMS 1 between two frequencies in hertz, with soft edges; `tilt` -1 is pink, -2 brown."""
     spectrum = np.fft.rfft(rng.standard_normal(max(count, 2)))
-    frequencies = np.fft.rfftfreq(max(count, 2), 1 / rate)
-    shape = np.maximum(frequencies, 1.0) ** (tilt / 2)
-    shape[(frequencies < low) | (frequencies > high)] = 0
-    sound = np.fft.irfft(spectrum * shape, max(count, 2))[:count]
+    frequencies = np.maximum(np.fft.rfftfreq(max(count, 2), 1 / rate), 1.0)
+    edges = 1 / np.sqrt((1 + (low / frequencies) ** 6) * (1 + (frequencies / high) ** 6))
+    sound = np.fft.irfft(spectrum * frequencies ** (tilt / 2) * edges, max(count, 2))[:count]
     return np.asarray(sound / max(float(np.sqrt(np.mean(sound**2))), 1e-9))
 
 
