@@ -8,12 +8,13 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.extract import TRICHORD, Extraction, Extractor, extract
 from pipeline.media import Failure, Recording
 from shards.ledger import Attempt
-from shards.outcome import Disposition, Outcome
+from shards.outcome import Outcome
 from shards.sample import Sample
 from shards.segment import Segment
 
@@ -36,9 +37,6 @@ class MediaSource(Protocol):
     """Where recordings come from; `turn` waits until somebody may ask."""
 
     def turn(self) -> AbstractContextManager[Turn]: ...
-
-
-Settle = Callable[[Failure], tuple[Outcome, Disposition, str]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,23 +65,23 @@ class Tried:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Attempts:
-    """The collaborators of an attempt. `settle` decides whether a doubtful failure is permanent."""
+    """The collaborators of an attempt."""
 
     source: MediaSource
     extractor: Extractor
-    settle: Settle
     retries: Retries
     run: str
 
-    def try_segment(self, segment: Segment, tries: int) -> Tried:
-        """The segment's try number `tries`, counted from 1."""
+    def try_segment(self, segment: Segment, tries: int, scratch: Path) -> Tried:
+        """The segment's try number `tries`, counted from 1; `scratch` takes files for as long as it lasts."""
         clock = _Clock()
         with self.source.turn() as turn:
             clock.begin()
-            extraction, downloader = self._extraction(segment, turn, clock)
+            extraction, downloader = self._extraction(segment, turn, clock, scratch)
             turn.report(extraction.failure)
             identity = turn.identity
-        outcome, disposition, message = self._settled(extraction.failure)
+        failure = extraction.failure
+        outcome = failure.outcome if failure else Outcome.OK
         attempt = Attempt(
             key=segment.key,
             ytid=segment.ytid,
@@ -92,9 +90,9 @@ class Attempts:
             split=segment.split,
             mids=segment.mids,
             outcome=outcome,
-            disposition=disposition,
+            disposition=outcome.disposition,
             attempts=tries,
-            message=message,
+            message=failure.message if failure else None,
             identity=identity,
             downloader_version=downloader,
             ffmpeg_version=self.extractor.program.version,
@@ -107,36 +105,23 @@ class Attempts:
         return Tried(
             attempt=attempt,
             sample=extraction.sample,
-            again_in=self._again_in(segment, outcome, disposition, tries, extraction.failure),
+            again_in=self._again_in(segment, tries, failure) if failure else None,
         )
 
-    def _extraction(self, segment: Segment, turn: Turn, clock: "_Clock") -> tuple[Extraction, str | None]:
+    def _extraction(
+        self, segment: Segment, turn: Turn, clock: "_Clock", scratch: Path
+    ) -> tuple[Extraction, str | None]:
         recording = turn.resolve(segment)
         clock.resolved()
         if isinstance(recording, Failure):
             return Extraction(sample=None, failure=recording, facts={}), None
-        return extract(segment, recording, self.extractor), recording.downloader_version
+        return extract(segment, recording, self.extractor, scratch), recording.downloader_version
 
-    def _settled(self, failure: Failure | None) -> tuple[Outcome, Disposition, str | None]:
-        if failure is None:
-            return Outcome.OK, Disposition.DONE, None
-        if failure.outcome.doubtful:
-            return self.settle(failure)
-        return failure.outcome, failure.outcome.disposition, failure.message
-
-    def _again_in(
-        self,
-        segment: Segment,
-        outcome: Outcome,
-        disposition: Disposition,
-        tries: int,
-        failure: Failure | None,
-    ) -> float | None:
+    def _again_in(self, segment: Segment, tries: int, failure: Failure) -> float | None:
         dice = random.Random(f"{segment.key} {tries} {self.run}")
-        if outcome in TRANSIENT and tries < self.retries.transient:
-            asked = failure.retry_after if failure and failure.retry_after else 0.0
-            return max(asked, self.retries.delay(tries, dice))
-        if disposition is Disposition.BLOCKED and tries < self.retries.blocked:
+        if failure.outcome in TRANSIENT and tries < self.retries.transient:
+            return max(failure.retry_after or 0.0, self.retries.delay(tries, dice))
+        if failure.outcome.blocked and tries < self.retries.blocked:
             return self.retries.delay(tries, dice)  # the identity cools down by itself
         return None
 

@@ -21,7 +21,7 @@ from shards.segment import Segment
 from shards.store import Store
 from shards.tar import TarFacts, read_members, write_tar
 
-TrySegment = Callable[[Segment, int], Tried]
+TrySegment = Callable[[Segment, int, Path], Tried]  # (segment, number of the try, scratch folder)
 
 
 class Stopped(Exception):
@@ -54,7 +54,11 @@ class Progress(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Building:
-    """The collaborators of building a shard. `still_ours` says whether another worker has taken it over."""
+    """The collaborators of building a shard.
+
+    `still_ours` says whether no other worker has taken it over; `settle` decides, once all segments were
+    tried, which doubtful failures are permanent.
+    """
 
     store: Store
     work: Path
@@ -65,6 +69,7 @@ class Building:
     profile_hash: str
     run: str
     still_ours: Callable[[], bool] = field(default=lambda: True)
+    settle: Callable[[Attempt], Attempt] = field(default=lambda attempt: attempt)
 
 
 def build_shard(shard: str, segments: Sequence[Segment], building: Building) -> ShardRecord:
@@ -153,7 +158,7 @@ def _try_one(
     """One try, in a thread of the pool; a finished segment is on disk when it returns."""
     building.stop.check()
     try:
-        tried = building.try_segment(segments[position], tries)
+        tried = building.try_segment(segments[position], tries, spool.folder)
     except OSError as error:
         raise_if_full(error, spool.folder)
         raise
@@ -167,7 +172,7 @@ def _try_one(
 def _publish(shard: str, segments: Sequence[Segment], spool: Spool, building: Building) -> ShardRecord:
     """Tar first, ledger last: a ledger that exists says that the shard is whole."""
     finished = spool.finished()
-    attempts = [attempt for attempt, _ in finished]
+    attempts = [building.settle(attempt) for attempt, _ in finished]
     tar, ledger = spool.folder / tar_name(shard), spool.folder / ledger_name(shard)
     try:
         facts = write_tar((part for attempt, part in finished if attempt.sample_bytes), tar)

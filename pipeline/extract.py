@@ -52,7 +52,6 @@ class Extractor:
     profile: Profile
     names: Names
     relay: Relay
-    scratch: Path
     timeout_s: float = 180.0
 
 
@@ -87,12 +86,14 @@ class _Pass:
         return min(span.covered for span in spans) / self.window.duration
 
 
-def extract(segment: Segment, recording: Recording, extractor: Extractor) -> Extraction:
+def extract(segment: Segment, recording: Recording, extractor: Extractor, scratch: Path) -> Extraction:
     """Cut the segment's window out of its recording: sound, frames, measurements.
+
+    Files live in a folder of their own below `scratch`, and go when it is done.
 
     Raises Interrupted when the process is being stopped; every other way of failing is a value.
     """
-    with _scratch(extractor.scratch) as folder, _sources(segment, recording, extractor) as (window, traffic):
+    with _scratch(scratch) as folder, _sources(segment, recording, extractor) as (window, traffic):
         if isinstance(window, Failure):
             return Extraction(sample=None, failure=window, facts=_traffic_facts(traffic))
         done = _decode(window, extractor, folder)

@@ -9,6 +9,10 @@ LABELS = "labels.parquet"
 PLAN_FOLDER = "_plan"
 WORK_FOLDER = "_work"
 STATE_FOLDER = "_state"
+CLAIMS = f"{STATE_FOLDER}/claims"
+WORKERS = f"{STATE_FOLDER}/workers"
+IDENTITIES = f"{STATE_FOLDER}/identities"
+PAUSE = f"{STATE_FOLDER}/pause.json"
 
 SHARD = re.compile(r"(?P<dataset>[a-z0-9]+)-(?P<split>[A-Za-z0-9_]+)-(?P<index>[0-9]{6,})")
 
@@ -25,6 +29,11 @@ def tar_name(shard: str) -> str:
 def ledger_name(shard: str) -> str:
     """The ledger is published last: a shard whose ledger exists is finished."""
     return f"{shard}.parquet"
+
+
+def shard_index(shard: str) -> int:
+    """The number that ends a shard's name."""
+    return int(shard.rpartition("-")[2])
 
 
 def is_shard_name(text: str) -> bool:

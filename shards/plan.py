@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import IO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -98,6 +99,27 @@ def _batch(chunk: Sequence[Segment], shard: str) -> pa.RecordBatch:
         ],
         schema=SCHEMA,
     )
+
+
+def copy_plan(store: Store, plan: Plan, shards: Sequence[str], target: Path) -> Plan:
+    """Write the plan's file with only some of its shards; it answers no question any more."""
+    with store.open(plan.name) as file, pq.ParquetWriter(target, SCHEMA, compression="zstd") as writer:
+        parquet = pq.ParquetFile(file)
+        groups = [parquet.read_row_group(plan.shards.index(shard)) for shard in shards]
+        for group in groups:
+            writer.write_table(group)
+        narrowed = replace(
+            plan, selection="narrowed", shards=tuple(shards), segments=sum(group.num_rows for group in groups)
+        )
+        writer.add_key_value_metadata({PLAN_KEY: json.dumps(asdict(narrowed)).encode()})
+    return narrowed
+
+
+def write_skipped(target: IO[bytes], rows: Sequence[tuple[int, str, str]], file: str) -> None:
+    """Malformed rows of a segments file, (line, text, reason), for the record."""
+    lines, texts, reasons = zip(*rows, strict=True)
+    table = {"line": lines, "text": texts, "reason": reasons, "file": [file] * len(rows)}
+    pq.write_table(pa.table(table), target, compression="zstd")
 
 
 def read_plans(store: Store, split: str | None = None) -> list[Plan]:

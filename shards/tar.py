@@ -1,11 +1,15 @@
 """Tars whose bytes depend on their samples alone: USTAR entries in fixed order, without times or owners."""
 
+import contextlib
 import hashlib
+import itertools
+import os
 import re
 import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from shards.sample import Sample
 
@@ -63,18 +67,28 @@ def write_tar(parts: Iterable[Path], target: Path) -> TarFacts:
     return TarFacts(sha256=digest.hexdigest(), bytes=size, samples=samples)
 
 
-def read_members(tar: Path) -> list[Member]:
-    """The index of a tar; TarError when it is cut short or holds names that no sample has."""
-    try:
-        with tarfile.open(tar, "r:") as archive:
-            members = [_member(info) for info in archive]
-            end = archive.offset
-    except tarfile.TarError as error:
-        raise TarError(f"{tar}: {error}; expected a whole tar") from None
-    size = tar.stat().st_size
-    if size < end or (members and members[-1].offset + members[-1].size > size):
-        raise TarError(f"{tar}: {size} bytes, expected at least {end}: it is cut short")
+def read_members(tar: Path | BinaryIO) -> list[Member]:
+    """The index of a tar, by its headers; TarError when it is cut short or holds names that no sample has."""
+    with contextlib.ExitStack() as closing:
+        file = closing.enter_context(tar.open("rb")) if isinstance(tar, Path) else tar
+        try:
+            with tarfile.open(fileobj=file, mode="r:") as archive:
+                members = [_member(info) for info in archive]
+        except tarfile.TarError as error:
+            raise TarError(f"{_name(tar)}: {error}; expected a whole tar") from None
+        size = file.seek(0, os.SEEK_END)
+    needed = _end(members[-1]) + len(_END) if members else len(_END)
+    if size < needed:
+        raise TarError(f"{_name(tar)}: {size} bytes, expected at least {needed}: it is cut short")
     return members
+
+
+def _name(tar: Path | BinaryIO) -> str:
+    return str(tar if isinstance(tar, Path) else getattr(tar, "name", "the tar"))
+
+
+def _end(member: Member) -> int:
+    return member.offset + -(-member.size // BLOCK) * BLOCK
 
 
 def _member(info: tarfile.TarInfo) -> Member:
@@ -84,30 +98,23 @@ def _member(info: tarfile.TarInfo) -> Member:
     return Member(key=key, name=name, offset=info.offset_data, size=info.size)
 
 
-def read_samples(tar: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
+def read_samples(tar: Path | BinaryIO) -> Iterator[tuple[str, dict[str, bytes]]]:
     """(key, {member name: content}) for each sample of a tar, in its order."""
-    content: dict[str, bytes] = {}
-    key = ""
-    with tar.open("rb") as file:
-        for member in read_members(tar):
-            if member.key != key and content:
-                yield key, content
-                content = {}
-            key = member.key
-            file.seek(member.offset)
-            content[member.name] = file.read(member.size)
-    if content:
-        yield key, content
+    with contextlib.ExitStack() as closing:
+        file = closing.enter_context(tar.open("rb")) if isinstance(tar, Path) else tar
+        for key, members in itertools.groupby(read_members(file), key=lambda member: member.key):
+            yield key, {member.name: _content(file, member) for member in members}
 
 
-def extract_sample(tar: Path, key: str, folder: Path) -> list[Path]:
-    """Write one sample's members as files into `folder`, for a person to look at."""
+def _content(file: BinaryIO, member: Member) -> bytes:
+    file.seek(member.offset)
+    return file.read(member.size)
+
+
+def extract_sample(tar: Path | BinaryIO, key: str, folder: Path) -> list[Path]:
+    """Write one sample's members as files into `folder`, for a person to look at; none if it is not there."""
     folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    with tar.open("rb") as file:
-        for member in (m for m in read_members(tar) if m.key == key):
-            target = folder / f"{member.key}.{member.name}"
-            file.seek(member.offset)
-            target.write_bytes(file.read(member.size))
-            written.append(target)
-    return written
+    contents = next((contents for found, contents in read_samples(tar) if found == key), {})
+    for name, content in contents.items():
+        (folder / f"{key}.{name}").write_bytes(content)
+    return [folder / f"{key}.{name}" for name in contents]

@@ -45,9 +45,8 @@ def cut(program: Program, relay: Relay, tmp_path: Path) -> Cut:
             profile=profile or Profile(),
             names=lambda mids: ["Dog" for _ in mids],
             relay=relay,
-            scratch=tmp_path,
         )
-        return extract(segment, Recording(streams=streams), extractor)
+        return extract(segment, Recording(streams=streams), extractor, tmp_path)
 
     return cut
 

@@ -1,0 +1,68 @@
+"""What an ingestion would do, take and need, before it starts."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pipeline.planning import BadRowsOf, selected_segments
+from pipeline.settings import IngestSettings
+from shards.attempted import read_dispositions
+from shards.ledger import read_record
+from shards.outcome import Disposition
+from shards.store import Store
+
+SAMPLE_BYTES = 700_000  # of ten seconds of mono FLAC and eleven JPEGs, until this dataset has its own
+_RECORDS = 20  # shards whose sizes make the estimate
+LOCAL_PER_HOUR_AND_JOB = 20_000  # segments; decoding takes about 0.15 s of a core
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Forecast:
+    """Counts of segments, bytes and hours."""
+
+    selected: int
+    bad_rows: int
+    done: int
+    permanent: int
+    failed: Mapping[str, int]  # retryable and blocked, which --retry tries again
+    todo: int
+    shards: int
+    per_hour: float
+    hours: float
+    bytes: int
+    free_bytes: int | None
+
+
+def forecast(store: Store, settings: IngestSettings, per_hour: float) -> Forecast:
+    """Read the selection against what was attempted; nothing is written."""
+    attempted = read_dispositions(store, settings.split)
+    bad_rows = BadRowsOf(settings)
+    counts: Counter[str] = Counter()
+    for segment in selected_segments(settings, bad_rows):
+        counts[attempted.get(segment.key, "todo")] += 1
+    bad_rows.refuse()
+    todo = counts["todo"]
+    return Forecast(
+        selected=counts.total(),
+        bad_rows=len(bad_rows.skipped),
+        done=counts[Disposition.DONE],
+        permanent=counts[Disposition.PERMANENT],
+        failed={each: counts[each] for each in (Disposition.RETRYABLE, Disposition.BLOCKED)},
+        todo=todo,
+        shards=-(-todo // settings.segments_per_shard),
+        per_hour=per_hour,
+        hours=todo / per_hour,
+        bytes=round(todo * _sample_bytes(store)),
+        free_bytes=store.free_bytes(),
+    )
+
+
+def _sample_bytes(store: Store) -> float:
+    """Bytes on disk for a segment that gives a sample, by the shards there are."""
+    names = [name for name in store.names("audioset-") if name.endswith(".parquet")][-_RECORDS:]
+    records = []
+    for name in names:
+        with store.open(name) as file:
+            records.append(read_record(file))
+    samples = sum(record.samples for record in records)
+    return sum(record.tar_bytes for record in records) / samples if samples else SAMPLE_BYTES
