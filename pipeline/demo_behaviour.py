@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+ANY = "*"  # stands for the videos that have no behaviour of their own
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Behaviour:
@@ -65,6 +67,30 @@ def _value(name: str, text: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError:
         return text
+
+
+class Behaviours:
+    """What each request meets. Safe to use from many threads."""
+
+    def __init__(self, chosen: Mapping[str, Behaviour]) -> None:
+        self._chosen = dict(chosen)
+        self._asked: dict[tuple[str, str], int] = defaultdict(int)
+        self._lock = threading.Lock()
+
+    def change(self, ytid: str, behaviour: Behaviour) -> None:
+        """From now on; the counts behind `first` start anew."""
+        with self._lock:
+            self._chosen[ytid] = behaviour
+            for kind in ("page", "media"):
+                self._asked.pop((ytid, kind), None)
+
+    def next(self, ytid: str, kind: str) -> Behaviour:
+        """What this request (for a `page` or for `media`) meets; counts it."""
+        with self._lock:
+            request = self._asked[ytid, kind]
+            self._asked[ytid, kind] += 1
+            chosen = self._chosen.get(ytid) or self._chosen.get(ANY) or Behaviour()
+            return chosen.during(request)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

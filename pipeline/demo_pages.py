@@ -3,7 +3,7 @@
 from typing import Any
 
 from pipeline.demo_behaviour import Behaviour
-from pipeline.demo_media import USUAL_FORMATS, Rendition, Renditions, even
+from pipeline.demo_renditions import USUAL_FORMATS, Rendition, Renditions, even
 from pipeline.media import Carries, Delivery
 from shards.page import escape
 

@@ -1,22 +1,26 @@
 """What the demo's video site has sent so far: every request, and sums over them."""
 
+import dataclasses
 import threading
 from dataclasses import dataclass
 from typing import Any
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class Served:
-    """One request and what went back."""
+    """One request and what went back. Its thread writes `status` and `bytes` before the client can know.
+
+    So who has read an answer to its end finds it counted. A request that still waits or hangs has status 0.
+    """
 
     at: float  # seconds since the epoch, when the request came
     kind: str  # page or media
     path: str
     ytid: str
-    status: int  # 0: no answer at all
-    bytes: int  # of the body, as handed to the network
     range: str
     cookie: str
+    status: int = 0
+    bytes: int = 0  # of the body, as handed to the network
 
 
 class Traffic:
@@ -26,9 +30,11 @@ class Traffic:
         self._served: list[Served] = []
         self._lock = threading.Lock()
 
-    def record(self, served: Served) -> None:
+    def begin(self, served: Served) -> Served:
+        """Count a request that has come in; what goes back is filled in later."""
         with self._lock:
             self._served.append(served)
+        return served
 
     def forget(self) -> None:
         """Start the counts anew."""
@@ -36,9 +42,10 @@ class Traffic:
             self._served.clear()
 
     def log(self, ytid: str | None = None, kind: str | None = None) -> list[Served]:
-        """Finished requests in the order of their ends, all or of one video and kind (`page`, `media`)."""
+        """Copies of all requests so far, or of those of one video or kind (`page`, `media`)."""
         with self._lock:
-            return [one for one in self._served if ytid in (None, one.ytid) and kind in (None, one.kind)]
+            found = [one for one in self._served if ytid in (None, one.ytid) and kind in (None, one.kind)]
+        return [dataclasses.replace(one) for one in found]
 
     def media_bytes(self, ytid: str | None = None) -> int:
         return sum(one.bytes for one in self.log(ytid, "media"))

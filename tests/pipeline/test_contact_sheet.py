@@ -1,4 +1,4 @@
-"""The contact sheet holds every sample whole (frames, spectrogram, sound, labels) and escapes what it shows."""
+"""The contact sheet holds each sample whole, frames, spectrogram, sound and labels, and escapes them."""
 
 import base64
 import io

@@ -142,10 +142,6 @@ def test_bytes_of_a_reader_that_leaves_early_stay_near_what_it_read(tmp_path: Pa
     with DemoSite(tmp_path) as site:
         with urllib.request.urlopen(media_url(site), timeout=10) as answer:
             answer.read(1000)
-        for _ in range(100):
-            if site.traffic.requests(YTID, "media"):
-                break
-            time.sleep(0.05)
         assert 1000 <= site.traffic.media_bytes(YTID) < 20 << 20
 
 
@@ -210,7 +206,7 @@ def test_closing_the_site_ends_a_hanging_request(folder: Path) -> None:
     with DemoSite(folder, behaviours={"*": Behaviour(media_hangs=True)}) as site:
         waiting = threading.Thread(target=wait_for_answer, args=(media_url(site),))
         waiting.start()
-        while not site.asked(YTID, "media"):
+        while not site.traffic.requests(YTID, "media"):
             time.sleep(0.01)
     assert ended.wait(10)
     waiting.join()
@@ -264,6 +260,36 @@ def test_the_rate_limit_can_count_each_cookie_apart(folder: Path) -> None:
         page = site.url_template.format(ytid=YTID)
         asked = [get(page, {"Cookie": name})[0] for name in ("a=1", "b=1", "a=1")]
     assert asked == [200, 200, 429]
+
+
+def test_the_rate_limit_can_speak_as_youtubes_session_limit_does(folder: Path) -> None:
+    reason = "This content isn't available, try again later."
+    with DemoSite(folder, rate_limit=RateLimit(requests=1, seconds=60, reason=reason)) as site:
+        told = [json.loads(get(f"{site.url}/info/{YTID}.json")[1])["reason"] for _ in range(2)]
+    assert told == ["", reason]
+
+
+def test_the_rate_limit_ends_with_its_window(folder: Path) -> None:
+    with DemoSite(folder, rate_limit=RateLimit(requests=1, seconds=0.2)) as site:
+        page = site.url_template.format(ytid=YTID)
+        assert [get(page)[0], get(page)[0]] == [200, 429]
+        time.sleep(0.3)
+        assert get(page)[0] == 200
+
+
+def test_answers_come_no_sooner_than_the_delay(folder: Path) -> None:
+    with DemoSite(folder, delay_s=0.2, behaviours={YTID: Behaviour(slow_start_s=0.2)}) as site:
+        begun = time.monotonic()
+        assert get(media_url(site))[0] == 200
+        assert time.monotonic() - begun >= 0.4
+
+
+def test_a_file_that_ffmpeg_refuses_is_a_server_error(tmp_path: Path) -> None:
+    (tmp_path / f"{YTID}.mp4").write_bytes(b"no media at all")
+    with DemoSite(tmp_path) as site:
+        status, said, _ = get(media_url(site, "a128.m4a"))
+    assert status == 500
+    assert b"Invalid data" in said
 
 
 def test_a_second_site_stands_in_for_a_proxy(folder: Path) -> None:
