@@ -128,7 +128,7 @@ def read_frame_times(folder: Path, window: Window, fps: float | None) -> tuple[f
 
     Old containers (AVI) carry no presentation times; their frames come at a constant rate.
     """
-    times = [float(line) - window.preroll for line in _lines(folder / FRAME_TIMES)]
+    times = [float(line) - window.origin for line in _lines(folder / FRAME_TIMES)]
     return tuple(
         time if abs(time) < _ABSURD else _shown_at(tick, window, fps) for tick, time in enumerate(times)
     )
@@ -146,7 +146,7 @@ def read_sound_span(folder: Path, window: Window, sample_rate: int) -> Span:
     begins: float | None = None  # where the sound after a hole really begins, if known
     hole = True
     for at, own, samples in (map(float, line.split()) for line in _lines(folder / SOUND_TIMES)):
-        end, own = at + samples / sample_rate, own - window.preroll
+        end, own = at + samples / sample_rate, own - window.origin
         if math.isnan(own):
             hole = True
         elif own >= end:  # silence, but it carries the time of the first sound after it

@@ -7,6 +7,7 @@ import importlib.metadata
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,9 @@ from pipeline.decoded import (
 )
 from pipeline.ffmpeg import Ended, Program, Window, one_pass, run
 from pipeline.measure import STILL, measure_levels, measure_stillness
-from pipeline.media import Carries, Delivery, Failure, MediaError, MediaStream, Recording
-from pipeline.relay import Relay, Traffic
+from pipeline.media import Carries, Delivery, Failure, MediaStream, Recording
+from pipeline.relay import Relay
+from pipeline.upstream import Traffic
 from shards.ledger import FORMAT_VERSION
 from shards.outcome import Outcome
 from shards.profile import Profile
@@ -120,17 +122,18 @@ def _sources(
     segment: Segment, recording: Recording, extractor: Extractor
 ) -> Iterator[tuple[Window | Failure, Traffic]]:
     """The window over paths or relayed URLs."""
-    start = segment.start - recording.offset
+    traffic = Traffic()
+    with _urls(recording, extractor.relay, traffic) as urls:
+        start = segment.start - recording.offset
+        yield _window(recording.streams, urls, start, segment.duration, extractor.profile), traffic
+    if traffic.surprise is not None:
+        raise traffic.surprise
+
+
+def _urls(recording: Recording, relay: Relay, traffic: Traffic) -> AbstractContextManager[list[str]]:
     if recording.open_url is None:
-        paths = [stream.url for stream in recording.streams]
-        yield _window(recording.streams, paths, start, segment.duration, extractor.profile), Traffic()
-        return
-    try:
-        served = extractor.relay.serve(recording, (start, start + segment.duration))
-        with served as (urls, traffic):
-            yield _window(recording.streams, urls, start, segment.duration, extractor.profile), traffic
-    except MediaError as error:  # a playlist that cannot be had
-        yield error.failure, Traffic()
+        return contextlib.nullcontext([stream.url for stream in recording.streams])
+    return relay.serve(recording, traffic)
 
 
 def _window(
@@ -143,15 +146,16 @@ def _window(
         return Failure(Outcome.NO_AUDIO, "the media has no sound")
     if profile.frames and picture is None:
         return Failure(Outcome.NO_VIDEO, "the media has no picture")
-    transport = any(s.delivery is Delivery.HLS or s.container in _TRANSPORT for s in streams)
+    counted = [each.delivery is Delivery.HLS or each.container in _TRANSPORT for each in streams]
     return Window(
         sound=sound,
         picture=picture if profile.frames else None,
         start=start,
         duration=duration,
         frames=profile.frames,
-        from_first=transport,
-        long_preroll=transport,
+        from_first=any(counted),
+        one_clock=all(counted),
+        long_preroll=any(each.container in _TRANSPORT for each in streams),  # there is no index to seek by
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import ffmpeg
 import imageio_ffmpeg
 
+from pipeline.relay import between
 from shards.profile import Profile
 
 MINIMUM = (
@@ -24,6 +25,9 @@ MINIMUM = (
 BLOCK = 4608  # samples per FLAC frame: the encoder's own choice at 44.1 kHz
 REQUEST_SIZE = 256 << 10  # bytes per range request: about a third of ten seconds at 360 lines
 PREROLL_S = 0.15  # so that the first block of sound has its predecessor: 1024 samples at 8 kHz
+HLS_PREROLL_S = (
+    1.0  # after a seek in a playlist some packets come without times, and are taken for its target's
+)
 LONG_PREROLL_S = 20.0  # twice the longest distance of key frames usual on the web
 _READ_TIMEOUT_S = 600  # the relay answers sooner, with the upstream's failure
 _PROTOCOLS = "file,crypto,data,http,tcp"
@@ -95,13 +99,19 @@ class Window:
     duration: float  # seconds
     frames: int = 10  # pictures, at the centres of as many equal parts
     from_first: bool = False  # transport streams count from an arbitrary time: from their first packet
-
+    one_clock: bool = False  # ... both from the same, so that the sound's first packet is zero for both
     long_preroll: bool = False  # for media whose seeks miss: no index, or a quirk of their edit lists
 
     @property
     def preroll(self) -> float:
         """Seconds decoded ahead of the window, and dropped."""
-        return min(self.start, LONG_PREROLL_S if self.long_preroll else PREROLL_S)
+        usual = HLS_PREROLL_S if self.from_first else PREROLL_S
+        return min(self.start, LONG_PREROLL_S if self.long_preroll else usual)
+
+    @property
+    def origin(self) -> float:
+        """When the window starts on the clock of the decoded: seconds after the seek, or after the first."""
+        return self.start if self.from_first else self.preroll
 
 
 SOUND_TIMES = "sound.times"
@@ -117,30 +127,59 @@ def one_pass(
     if window.picture is not None:
         picture = sound if window.picture == window.sound else _input(program, window.picture, window)
         outputs.append(_frames_output(picture, window, profile, folder, hdr=hdr))
+    clock = (
+        ("-copyts", "-start_at_zero") if window.from_first else ()
+    )  # or a seek's first times would move it
     command = ffmpeg.merge_outputs(*outputs).global_args(
-        "-hide_banner", "-nostdin", "-nostats", "-filter_threads", "1"
+        "-hide_banner", "-nostdin", "-nostats", "-filter_threads", "1", *clock
     )
-    return list(map(str, command.overwrite_output().compile(cmd=program.path)))
+    arguments = list(map(str, command.overwrite_output().compile(cmd=program.path)))
+    return _in_step(arguments, sound) if window.one_clock and len(outputs) > 1 else arguments
+
+
+def _in_step(arguments: list[str], reference: Any) -> list[str]:
+    """The picture's input to keep its distance from the sound's: not to count from its own first packet."""
+    inputs = [at for at, argument in enumerate(arguments) if argument == "-i"]
+    of_sound = next(
+        n for n, at in enumerate(inputs) if arguments[at + 1] == reference.node.kwargs["filename"]
+    )
+    for number, at in enumerate(inputs):
+        if number != of_sound:
+            return [*arguments[:at], "-isync", str(of_sound), *arguments[at:]]
+    return arguments
 
 
 def _input(program: Program, source: str, window: Window) -> Any:
+    begin = window.start - window.preroll
+    until = window.start + window.duration
+    if window.one_clock and window.picture != window.sound:
+        until += HLS_PREROLL_S  # a picture that begins before the sound is further behind at the end
     options: dict[str, Any] = {
         "threads": 1,  # many processes run side by side; more threads in each cost 5–10 % CPU
-        "ss": f"{window.start - window.preroll:.6f}",
-        "t": f"{window.preroll + window.duration:.6f}",
+        "ss": f"{begin:.6f}",
+        "t": f"{until - begin:.6f}",
         "protocol_whitelist": _PROTOCOLS,
     }
     if not window.from_first:
         options["seek_timestamp"] = 1  # -ss counts on the media's clock, not from its first packet
-    if source.startswith("http://"):
-        options |= {"rw_timeout": _READ_TIMEOUT_S * 1_000_000}
-        if program.request_size and not source.endswith(".m3u8"):
-            options |= {
-                "multiple_requests": 1,
-                "request_size": REQUEST_SIZE,
-                "initial_request_size": REQUEST_SIZE,
-            }
-    return ffmpeg.input(source if source.startswith("http://") else f"file:{source}", **options)
+    if not source.startswith("http://"):
+        return ffmpeg.input(f"file:{source}", **options)
+    options |= _remote_options(program, playlist=source.endswith(".m3u8"))
+    return ffmpeg.input(between(source, begin, until), **options)
+
+
+def _remote_options(program: Program, *, playlist: bool) -> dict[str, Any]:
+    options: dict[str, Any] = {"rw_timeout": _READ_TIMEOUT_S * 1_000_000}
+    if program.request_size and playlist:
+        # the relay's addresses end as the upstream's do; the next segment may lie beyond the window
+        options |= {"extension_picky": 0, "http_multiple": 0}
+    elif program.request_size:
+        options |= {
+            "multiple_requests": 1,
+            "request_size": REQUEST_SIZE,
+            "initial_request_size": REQUEST_SIZE,
+        }
+    return options
 
 
 def _sound_output(source: Any, window: Window, profile: Profile, folder: Path) -> Any:
@@ -188,11 +227,11 @@ def _frames_output(source: Any, window: Window, profile: Profile, folder: Path, 
 
 def _from_window(kind: str, window: Window) -> tuple[str, ...]:
     """Filters that drop the preroll; `kind` is "a" for sound, "" for pictures."""
-    if not window.preroll:
+    if not window.origin:
         return ()
-    cut = f"{window.preroll:.6f}"
+    cut = f"{window.origin:.6f}"
     # a picture that began before the window may still be shown in it: one second's worth is kept
-    begin = cut if kind else f"{max(0.0, window.preroll - 1):.6f}"
+    begin = cut if kind else f"{max(0.0, window.origin - 1):.6f}"
     return f"{kind}trim=start={begin}", f"{kind}setpts=PTS-{cut}/TB"
 
 

@@ -9,7 +9,9 @@ import simplejpeg
 import soundfile
 from numpy.typing import NDArray
 
+from pipeline.extract import Extraction
 from pipeline.ffmpeg import Program
+from shards.sound import decode_pcm
 
 FPS = 25
 RATE = 44_100
@@ -57,15 +59,57 @@ class TimedMedia:
         return sum(1 << bit for bit, one in enumerate(ones) if one)
 
     def sound_offset(self, pcm: NDArray[np.int16], start: float, search: float = 0.5) -> float:
-        """By how many seconds a window's sound is later than it should be, found within ± `search`."""
+        """By how many seconds a window's sound is later than it should be, found within ± `search`.
+
+        The window's beginning and its end must agree on it.
+        """
+        length = round(1.5 * RATE)
+        first = self._offset(pcm[:length], start, search)
+        last = self._offset(pcm[-length:], start + (len(pcm) - length) / RATE, search)
+        assert abs(first - last) < 0.001, f"{first:.4f} s at the window's beginning, {last:.4f} s at its end"
+        return first
+
+    def _offset(self, pcm: NDArray[np.int16], start: float, search: float) -> float:
         margin = round(search * RATE)
         at = round(start * RATE)
-        part = self.sound[max(0, at - margin) : at + len(pcm) + margin].astype(float)
-        window = pcm.astype(float)
-        size = 1 << (len(part) + len(window)).bit_length()
-        match = np.fft.irfft(np.fft.rfft(part, size) * np.conj(np.fft.rfft(window, size)), size)
-        lag = int(np.argmax(match[: len(part)]))
-        return (max(0, at - margin) + lag - at) / RATE
+        before = max(0, margin - at)  # samples of silence ahead of the sound
+        part = np.pad(
+            self.sound[max(0, at - margin) : at + len(pcm) + margin].astype(np.float32), (before, 0)
+        )
+        size = 1 << (len(part) + len(pcm)).bit_length()
+        spectrum = np.conj(np.fft.rfft(pcm.astype(np.float32), size))
+        match = np.fft.irfft(np.fft.rfft(part, size) * spectrum, size)[: len(part)]
+        lag = int(np.argmax(match))
+        assert match[lag] > 10 * match.std(), f"the sound is not within {search} s of its place"
+        return (lag - margin) / RATE
+
+
+def assert_aligned(
+    timed: TimedMedia,
+    extraction: Extraction,
+    start: float,
+    *,
+    interval: float = 1 / FPS,
+    priming: float = 0.002,
+) -> None:
+    """Sound where it should be, and ten numbered frames within one interval of their times on its clock.
+
+    `priming` is how much later the sound may be: containers without edit lists keep the encoder's delay.
+    """
+    assert extraction.failure is None, extraction.failure
+    sample = extraction.sample
+    assert sample is not None
+    assert len(sample.frames) == 10
+    pcm, rate = decode_pcm(sample.audio)
+    assert len(pcm) == 10 * rate
+    lag = timed.sound_offset(pcm[:, 0], start)
+    assert abs(lag) < priming
+    for index, (frame, said) in enumerate(zip(sample.frames, extraction.facts["frame_times"], strict=True)):
+        shown = timed.frame_number(frame) / FPS - start - lag
+        assert abs(shown - (index + 0.5)) <= interval + 1e-3, f"frame {index} is of {shown:.3f} s"
+        assert abs(shown - said) < 0.5 / FPS + abs(lag), (
+            f"frame {index} is of {shown:.3f} s, recorded {said:.3f}"
+        )
 
 
 def make_timed_media(folder: Path, program: Program) -> TimedMedia:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import simplejpeg
 import soundfile
-from timed_media import AAC, FPS, X264, TimedMedia
+from timed_media import AAC, FPS, X264, TimedMedia, assert_aligned
 
 from pipeline.extract import Extraction, Extractor, extract
 from pipeline.ffmpeg import Program
@@ -49,32 +49,6 @@ def cut(program: Program, relay: Relay, tmp_path: Path) -> Cut:
         return extract(segment, Recording(streams=streams), extractor, tmp_path)
 
     return cut
-
-
-def assert_aligned(
-    timed: TimedMedia,
-    extraction: Extraction,
-    start: float,
-    *,
-    interval: float = 1 / FPS,
-    priming: float = 0.002,
-) -> None:
-    """Sound where it should be, and ten numbered frames within one interval of their times on its clock.
-
-    `priming` is how much later the sound may be: containers without edit lists keep the encoder's delay.
-    """
-    assert extraction.failure is None, extraction.failure
-    sample = extraction.sample
-    assert sample is not None
-    assert len(sample.frames) == 10
-    pcm, rate = decode_pcm(sample.audio)
-    assert len(pcm) == 10 * rate
-    lag = timed.sound_offset(pcm[:, 0], start)
-    assert abs(lag) < priming
-    for index, (frame, said) in enumerate(zip(sample.frames, extraction.facts["frame_times"], strict=True)):
-        shown = timed.frame_number(frame) / FPS - start - lag
-        assert abs(shown - (index + 0.5)) <= interval + 1e-3, f"frame {index} is of {shown:.3f} s"
-        assert abs(shown - said) < 0.5 / FPS, f"frame {index} is of {shown:.3f} s, recorded {said:.3f}"
 
 
 @pytest.mark.parametrize("start", [0.0, 0.1, 4.9, 17.3, 33.37, 60.0])

@@ -1,0 +1,62 @@
+"""Any media files offered as a video's formats, through the demo's site and yt-dlp, as YouTube offers its."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from yt_dlp.extractor.common import InfoExtractor
+
+from pipeline.media import Recording
+from pipeline.youtube import DownloadSettings, Resolver
+
+_OFFERS = "offers"  # stands for a video whose media are the offers of the others
+
+
+class OfferIE(InfoExtractor):  # type: ignore[misc]  # yt-dlp is untyped
+    """Videos whose formats lie on the site as JSON; their addresses are relative to its media."""
+
+    _VALID_URL = r"(?P<site>http://[^/]+)/watch\?v=(?P<id>\w+)"
+
+    def _real_extract(self, url: str) -> dict[str, Any]:
+        site, ytid = self._match_valid_url(url).group("site", "id")
+        formats = self._download_json(f"{site}/media/{_OFFERS}.{ytid}.json", ytid)
+        for each in formats:
+            each["url"] = f"{site}/media/{each['url']}"
+            each["http_headers"] = {"Referer": url}
+            for fragment in each.get("fragments", ()):
+                fragment["url"] = f"{site}/media/{fragment['url']}"
+        return {"id": ytid, "title": "A video", "formats": formats}
+
+
+def offer(folder: Path, ytid: str, formats: Sequence[dict[str, Any]]) -> None:
+    """Make the site over `folder` offer these formats as the video `ytid`."""
+    (folder / f"{_OFFERS}.{ytid}.json").write_text(json.dumps(list(formats)))
+
+
+def combined(name: str, **more: Any) -> dict[str, Any]:
+    """A format with sound and picture, in YouTube's terms."""
+    return {
+        **{"format_id": "18", "url": name, "ext": Path(name).suffix[1:], "protocol": "https"},
+        **{"vcodec": "avc1.42001E", "acodec": "mp4a.40.2", "width": 640, "height": 360, "tbr": 400.0},
+        **more,
+    }
+
+
+def picture(name: str, **more: Any) -> dict[str, Any]:
+    return combined(name, format_id="134", acodec="none", **more)
+
+
+def sound(name: str, **more: Any) -> dict[str, Any]:
+    unpictured = {"vcodec": "none", "width": None, "height": None, "tbr": 130.0, "abr": 130.0}
+    return {**combined(name, format_id="140"), **unpictured, **more}
+
+
+def resolver(**settings: Any) -> Resolver:
+    return Resolver(DownloadSettings(**settings), extractors=[OfferIE])
+
+
+def resolve(resolver: Resolver, site: str, ytid: str) -> Recording:
+    found = resolver.resolve(f"{site}/watch?v={ytid}", short_side=256, need_video=True, need_audio=True)
+    assert isinstance(found, Recording), found
+    return found
