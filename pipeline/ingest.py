@@ -15,8 +15,7 @@ from pipeline.worker import Worker, new_run, open_worker
 from shards.attempted import checked_wanted, failed_segments, read_dispositions
 from shards.layout import SIZES, tar_name
 from shards.ledger import ShardRecord, read_record
-from shards.manifest import publish_manifest
-from shards.outcome import Disposition
+from shards.publication import publish_manifest
 from shards.store import Store, open_store
 
 
@@ -24,15 +23,13 @@ from shards.store import Store, open_store
 class Summary:
     """How a run ended, and how its split stands."""
 
-    run: str
     out: str
     split: str
     planned: int
-    shards: int  # built by this run
     outcomes: Mapping[str, int]  # of this run
     left: Mapping[str, int]  # segments of the split by disposition, over all runs
-    seconds: float
-    stopped: BaseException | None  # why it ended before its end
+    seconds: float = 0.0
+    stopped: BaseException | None = None  # why it ended before its end
 
     @property
     def ok(self) -> int:
@@ -56,35 +53,36 @@ def ingest(
     watch: Callable[[Worker, Todo], contextlib.AbstractContextManager[object]] | None = None,
 ) -> Summary:
     """Build everything that is left to build. `watch` may look on while a worker works."""
-    store, run, begun = open_store(settings.out), new_run(), time.monotonic()
+    store, begun = open_store(settings.out), time.monotonic()
     todo = prepare(settings)
-    built: list[ShardRecord] = []
+    outcomes: Counter[str] = Counter()
     reason: BaseException | None = None
     if todo.shards:
-        with open_worker(settings, todo, run, stop or Stop()) as worker:
-            looking = watch(worker, todo) if watch else contextlib.nullcontext()
-            with looking:
-                try:
-                    worker.build_all(todo, lambda record: _finished(worker, built, record))
-                except Stopped as stopped:
-                    reason = stopped.__cause__ or stopped
+        opened = open_worker(settings, todo, new_run(), stop or Stop())
+        with opened as worker, watch(worker, todo) if watch else contextlib.nullcontext():
+            try:
+                worker.build_all(todo, lambda record: _finished(store, outcomes, record))
+            except Stopped as stopped:
+                reason = stopped.__cause__ or stopped
     finish(store)
+    summary = summarise(settings, store, todo, outcomes)
+    return dataclasses.replace(summary, seconds=time.monotonic() - begun, stopped=reason)
+
+
+def summarise(settings: IngestSettings, store: Store, todo: Todo, outcomes: Mapping[str, int]) -> Summary:
+    """What a run came to, and how its split stands after it."""
     return Summary(
-        run=run,
-        out=settings.out,
+        out=store.url,
         split=settings.split,
         planned=todo.segments,
-        shards=len(built),
-        outcomes=sum((Counter(record.outcomes) for record in built), Counter()),
+        outcomes=dict(outcomes),
         left=Counter(read_dispositions(store, settings.split).values()),
-        seconds=time.monotonic() - begun,
-        stopped=reason,
     )
 
 
-def _finished(worker: Worker, built: list[ShardRecord], record: ShardRecord) -> None:
-    built.append(record)
-    publish_manifest(worker.store)
+def _finished(store: Store, outcomes: Counter[str], record: ShardRecord) -> None:
+    outcomes.update(record.outcomes)
+    publish_manifest(store)
 
 
 def finish(store: Store) -> None:

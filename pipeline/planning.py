@@ -33,7 +33,15 @@ class Todo:
 
     @property
     def segments(self) -> int:
+        """All that the plans hold."""
         return sum(plan.segments for plan in self.plans)
+
+    @property
+    def left(self) -> int:
+        """Segments of the shards to do; some may be finished, in a shard that is not."""
+        wanted = set(self.shards)
+        sizes = (pair for plan in self.plans for pair in zip(plan.shards, plan.sizes, strict=True))
+        return sum(size for shard, size in sizes if shard in wanted)
 
     def plan_of(self, shard: str) -> Plan:
         return next(plan for plan in self.plans if shard in plan.shards)
@@ -64,7 +72,7 @@ def metadata_of(settings: IngestSettings) -> Metadata:
 
 
 def _labels_sha256(labels: Labels) -> str:
-    table = [(label.index, label.mid, label.name) for label in labels]
+    table = [(label.index, label.mid, label.name) for label in labels.indexed or labels]
     return hashlib.sha256(json.dumps(table).encode()).hexdigest()
 
 

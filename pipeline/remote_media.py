@@ -178,8 +178,16 @@ def identities_of(settings: IngestSettings) -> tuple[Identity, ...]:
     if 1 in (len(proxies), len(cookies)):
         return tuple(Identity(proxy=p, cookies=c) for p in proxies for c in cookies)
     raise SettingsError(
-        f"{len(proxies)} --proxy and {len(cookies)} --cookies; expected as many of each, in pairs, or one of either"
+        f"{len(proxies)} --proxy and {len(cookies)} --cookies; "
+        "expected as many of each, in pairs, or one of either"
     )
+
+
+def rate_of(settings: IngestSettings) -> str:
+    """The pace to keep: `auto` spares YouTube, and hurries elsewhere."""
+    if settings.rate == "auto" and not default_canaries(settings.url_template):
+        return "none"
+    return settings.rate
 
 
 def resolver_of(settings: IngestSettings, identity: Identity) -> Resolver:

@@ -54,6 +54,7 @@ def _site(
         Site,
         canary_urls,
         identities_of,
+        rate_of,
         resolver_of,
         settle_with,
     )
@@ -76,5 +77,13 @@ def _site(
         tell=progress.waiting,
         check=stop.check,
     )
-    turns = Identities(store, identities, pace=pace_of(settings), on_blocked=settings.on_blocked)
+    turns = Identities(
+        store,
+        identities,
+        rate_of(settings),
+        settings.on_blocked,
+        cooldown_s=settings.cooldown_s,
+        check=stop.check,
+        tell=progress.waiting,
+    )
     return RemoteMedia(site, turns, resolvers, pause), settle_with(canaries)

@@ -40,7 +40,9 @@ class Spool:
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
 
     def done(self) -> set[int]:
-        matches = (_ROW.fullmatch(name) for name in os.listdir(self.folder))
+        """Positions in the plan of the finished segments."""
+        names = os.listdir(self.folder) if self.folder.exists() else []
+        matches = (_ROW.fullmatch(name) for name in names)
         return {int(match[1]) for match in matches if match}
 
     def add(self, position: int, attempt: Attempt, sample: Sample | None) -> Attempt:

@@ -1,4 +1,4 @@
-"""A process that builds shards of a dataset: what it needs is opened once, and every shard is claimed first."""
+"""A process that builds shards of a dataset: what it needs is opened once, every shard is claimed first."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.attempt import Attempts, Retries
@@ -20,7 +20,7 @@ from pipeline.planning import Todo
 from pipeline.relay import Relay
 from pipeline.settings import IngestSettings
 from pipeline.sources import open_source
-from pipeline.spool import DiskFull
+from pipeline.spool import DiskFull, Spool
 from shards.labels import read_labels
 from shards.layout import CLAIMS, LABELS, WORK_FOLDER, ledger_name
 from shards.ledger import Attempt, ShardRecord
@@ -65,6 +65,13 @@ class Worker:
     pool: ThreadPoolExecutor
     stop: Stop
     run: str
+    observers: list[Callable[[Attempt], None]] = field(default_factory=list)
+
+    def count(self, attempt: Attempt) -> None:
+        """Tell everybody who counts of a finished segment."""
+        self.progress.count(attempt)
+        for observe in self.observers:
+            observe(attempt)
 
     def build(self, todo: Todo, shard: str) -> ShardRecord | None:
         """Build one shard; None when another worker has it or has finished it. Raises Stopped."""
@@ -80,14 +87,14 @@ class Worker:
                 work=self.work,
                 try_segment=self.attempts.try_segment,
                 pool=self.pool,
-                progress=self.progress,
+                progress=self,
                 stop=self.stop,
                 profile_hash=self.profile_hash,
                 run=self.run,
                 still_ours=claim.held,
                 settle=self.settle,
             )
-            self.progress.shard_started(shard, len(segments))
+            self.progress.shard_started(shard, len(segments), done=len(Spool(self.work / shard).done()))
             record = build_shard(shard, segments, building)
             self.progress.shard_finished(shard)
             return record

@@ -1,4 +1,4 @@
-"""What became of every segment so far, read from the ledgers alone: the later attempt wins, a sample for good."""
+"""What became of every segment so far, by the ledgers alone: the later attempt wins, a sample for good."""
 
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +27,7 @@ def read_dispositions(store: Store, split: str) -> dict[str, str]:
 
 
 def failed_segments(store: Store, split: str, wanted: Collection[str]) -> Iterator[Segment]:
-    """Segments whose last attempt had one of the wanted outcomes or dispositions, in the order of attempts."""
+    """Segments whose last attempt had one of the wanted outcomes or dispositions, in their order."""
     failed: dict[str, Segment] = {}
     done: set[str] = set()
     for table in _ledgers(store, split, _COLUMNS):

@@ -37,7 +37,11 @@ class Plan:
     selection: str  # hash of what was asked for: the same question finds its plan again
     retry: bool
     shards: tuple[str, ...]
-    segments: int
+    sizes: tuple[int, ...]  # segments of each shard
+
+    @property
+    def segments(self) -> int:
+        return sum(self.sizes)
 
     def unfinished(self, names: set[str]) -> list[str]:
         """Its shards that have no ledger among the dataset's file names."""
@@ -56,19 +60,19 @@ def write_plan(
 ) -> Plan | None:
     """Write segments to a plan file as they come, one row group a shard; None when there are none."""
     shards: list[str] = []
-    count = 0
+    sizes: list[int] = []
     with pq.ParquetWriter(target, SCHEMA, compression="zstd") as writer:
         for chunk in _chunks(segments, per_shard):
             shards.append(shard_name(split, first_index + len(shards)))
             writer.write_batch(_batch(chunk, shards[-1]))
-            count += len(chunk)
+            sizes.append(len(chunk))
         plan = Plan(
             name=f"{PLAN_FOLDER}/{split}-{first_index:06d}.parquet",
             split=split,
             selection=selection,
             retry=retry,
             shards=tuple(shards),
-            segments=count,
+            sizes=tuple(sizes),
         )
         writer.add_key_value_metadata({PLAN_KEY: json.dumps(asdict(plan)).encode()})
     return plan if shards else None
@@ -108,9 +112,8 @@ def copy_plan(store: Store, plan: Plan, shards: Sequence[str], target: Path) -> 
         groups = [parquet.read_row_group(plan.shards.index(shard)) for shard in shards]
         for group in groups:
             writer.write_table(group)
-        narrowed = replace(
-            plan, selection="narrowed", shards=tuple(shards), segments=sum(group.num_rows for group in groups)
-        )
+        sizes = tuple(group.num_rows for group in groups)
+        narrowed = replace(plan, selection="narrowed", shards=tuple(shards), sizes=sizes)
         writer.add_key_value_metadata({PLAN_KEY: json.dumps(asdict(narrowed)).encode()})
     return narrowed
 
@@ -136,7 +139,7 @@ def read_plans(store: Store, split: str | None = None) -> list[Plan]:
 def _read_plan(store: Store, name: str) -> Plan:
     with store.open(name) as file:
         facts = json.loads(pq.ParquetFile(file).metadata.metadata[PLAN_KEY])
-    return Plan(**{**facts, "shards": tuple(facts["shards"])})
+    return Plan(**{**facts, "shards": tuple(facts["shards"]), "sizes": tuple(facts["sizes"])})
 
 
 def read_planned(store: Store, plan: Plan, shard: str) -> list[Segment]:

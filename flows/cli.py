@@ -1,0 +1,65 @@
+"""The `trichord` command: what a person types, what they see, and how each command ends."""
+
+import os
+import sys
+from enum import IntEnum
+
+import typer
+
+app = typer.Typer(
+    name="trichord",
+    help="AudioSet from CSV rows to verified shards with a manifest in SQL.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Exit(IntEnum):
+    """How a command ended; documented in docs/operations.md."""
+
+    OK = 0  # done, and nothing is left to retry
+    BUG = 1  # a surprise of our own
+    USAGE = 2  # something typed or given is wrong
+    FAILED = 3  # done, but some segments failed in a way that trying again may mend
+    BLOCKED = 4  # stopped, or segments are left, because the site blocks us
+    NO_ROOM = 5  # the disk is full
+    BROKEN = 6  # `verify` found something
+    INTERRUPTED = 130
+
+
+def fail(message: object, code: Exit = Exit.USAGE) -> typer.Exit:
+    """One line on standard error; raise what is returned."""
+    print(f"trichord: {message}", file=sys.stderr)
+    return typer.Exit(code)
+
+
+def main() -> None:
+    """The console script: what users can cause is one line, everything else a traceback."""
+    from flows.ingest_command import ingest
+
+    app.command("ingest", rich_help_panel="Data")(ingest)
+    _mount()
+    try:
+        app()
+    except KeyboardInterrupt:
+        print("trichord: interrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(Exit.INTERRUPTED)
+    except BrokenPipeError:  # `trichord … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(Exit.OK)
+
+
+def _mount() -> None:
+    import flows.dataset_commands as dataset_commands
+
+    app.command("status", rich_help_panel="Data")(dataset_commands.status)
+    app.command("verify", rich_help_panel="Data")(dataset_commands.verify)
+    app.command("manifest", rich_help_panel="Data")(dataset_commands.manifest)
+    app.command("sheet", rich_help_panel="Data")(dataset_commands.sheet)
+
+
+if __name__ == "__main__":
+    main()
