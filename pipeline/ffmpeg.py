@@ -23,7 +23,11 @@ MINIMUM = (
     1,
 )  # -stats_enc_pre, which tells the true times of the chosen frames, came with 6.0 and settled in 6.1
 BLOCK = 4608  # samples per FLAC frame: the encoder's own choice at 44.1 kHz
-REQUEST_SIZE = 256 << 10  # bytes per range request: about a third of ten seconds at 360 lines
+# Bytes of the first range request (the index should fit) and of each further one: a third or so of ten
+# seconds at 360 lines. Smaller ones fetch less beyond the window, at a millisecond of CPU each.
+COMBINED_REQUESTS = (128 << 10, 256 << 10)
+PICTURE_REQUESTS = (64 << 10, 192 << 10)
+SOUND_REQUESTS = (64 << 10, 128 << 10)
 PREROLL_S = 0.15  # so that the first block of sound has its predecessor: 1024 samples at 8 kHz
 HLS_PREROLL_S = (
     1.0  # after a seek in a playlist some packets come without times, and are taken for its target's
@@ -164,22 +168,28 @@ def _input(program: Program, source: str, window: Window) -> Any:
         options["seek_timestamp"] = 1  # -ss counts on the media's clock, not from its first packet
     if not source.startswith("http://"):
         return ffmpeg.input(f"file:{source}", **options)
-    options |= _remote_options(program, playlist=source.endswith(".m3u8"))
+    playlist = source.endswith(".m3u8")
+    options |= _playlist_options(program) if playlist else _file_options(program, source, window)
+    options["rw_timeout"] = _READ_TIMEOUT_S * 1_000_000
     return ffmpeg.input(between(source, begin, until), **options)
 
 
-def _remote_options(program: Program, *, playlist: bool) -> dict[str, Any]:
-    options: dict[str, Any] = {"rw_timeout": _READ_TIMEOUT_S * 1_000_000}
-    if program.request_size and playlist:
-        # the relay's addresses end as the upstream's do; the next segment may lie beyond the window
-        options |= {"extension_picky": 0, "http_multiple": 0}
-    elif program.request_size:
-        options |= {
-            "multiple_requests": 1,
-            "request_size": REQUEST_SIZE,
-            "initial_request_size": REQUEST_SIZE,
-        }
-    return options
+def _playlist_options(program: Program) -> dict[str, Any]:
+    """The relay's addresses end as the upstream's do; the segment after this may lie beyond the window."""
+    return {"extension_picky": 0, "http_multiple": 0} if program.request_size else {}
+
+
+def _file_options(program: Program, source: str, window: Window) -> dict[str, Any]:
+    if not program.request_size:
+        return {}
+    first, further = _request_sizes(source, window)
+    return {"multiple_requests": 1, "initial_request_size": first, "request_size": further}
+
+
+def _request_sizes(source: str, window: Window) -> tuple[int, int]:
+    if window.picture == window.sound:
+        return COMBINED_REQUESTS
+    return SOUND_REQUESTS if source == window.sound else PICTURE_REQUESTS
 
 
 def _sound_output(source: Any, window: Window, profile: Profile, folder: Path) -> Any:

@@ -17,7 +17,7 @@ _SIZE = re.compile(r"bytes \*/(\d+)")
 _RESUMES = 3  # times that one range is asked for again after its body broke off
 _IN_MEMORY = 32 << 20  # bytes of a body without ranges that stay in memory
 _REMEMBERED = 4 << 20  # bytes of one resource that are kept for a second reading
-_AT_ONCE = 1 << 18  # bytes per read from a connection
+_AT_ONCE = 1 << 16  # bytes per read from a connection; a read that the other side breaks off is lost whole
 
 
 @dataclass(slots=True)

@@ -1,6 +1,7 @@
 """Any media files offered as a video's formats, through the demo's site and yt-dlp, as YouTube offers its."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,19 @@ def picture(name: str, **more: Any) -> dict[str, Any]:
 def sound(name: str, **more: Any) -> dict[str, Any]:
     unpictured = {"vcodec": "none", "width": None, "height": None, "tbr": 130.0, "abr": 130.0}
     return {**combined(name, format_id="140"), **unpictured, **more}
+
+
+def dash(manifest: Path) -> dict[str, Any]:
+    """What a format in DASH fragments adds, from the manifest that ffmpeg wrote beside them."""
+    text, folder = manifest.read_text(), manifest.parent.name
+    scale = re.search(r'timescale="(\d+)"', text)
+    assert scale is not None
+    pieces: list[dict[str, Any]] = [{"url": f"{folder}/init-stream0.m4s"}]
+    for _, length, repeats in re.findall(r'<S (t="\d+" )?d="(\d+)"(?: r="(\d+)")?', text):
+        for _ in range(int(repeats or 0) + 1):
+            name = f"{folder}/chunk-stream0-{len(pieces):05d}.m4s"
+            pieces.append({"url": name, "duration": int(length) / int(scale[1])})
+    return {"protocol": "http_dash_segments", "fragments": pieces}
 
 
 def resolver(**settings: Any) -> Resolver:

@@ -37,6 +37,7 @@ class TimedMedia:
         """Another form of the media, by ffmpeg arguments after its two raw inputs."""
         target = self.folder / name
         if not target.exists():
+            target.parent.mkdir(exist_ok=True)
             self.ffmpeg(*self._raw(), *arguments, str(target))
         return target
 
