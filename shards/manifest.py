@@ -94,8 +94,10 @@ def _begun(store: Store, target: Path, previous: bool) -> Connection:
             con.close()
     target.unlink(missing_ok=True)
     con = _writable(target)
+    con.execute("BEGIN")  # one for all: each would wait for the disk
     con.execute(SCHEMA_FILE.read_text())
     _comment_segments(con)
+    con.execute("COMMIT")
     return con
 
 
@@ -268,7 +270,8 @@ def _mark_current(con: Connection) -> None:
     con.execute(
         """
         WITH again AS (
-            SELECT key FROM attempts GROUP BY key HAVING count(*) > 1 OR NOT bool_and(is_current)
+            SELECT key FROM attempts GROUP BY key
+            HAVING count(*) > 1 OR NOT bool_and(is_current) OR bool_or(tries <> attempts)
         ), ranked AS (
             SELECT
                 rowid AS place,
