@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pipeline.build import Stop, Stopped
 from pipeline.planning import Todo, begin_dataset, make_plan, make_retry_plan
 from pipeline.settings import IngestSettings
+from pipeline.sources import check_source
 from pipeline.worker import Worker, new_run, open_worker
 from shards.attempted import checked_wanted, failed_segments, read_dispositions
 from shards.layout import SIZES, tar_name
@@ -38,10 +39,11 @@ class Summary:
 
 def prepare(settings: IngestSettings) -> Todo:
     """Begin or join the dataset, and plan. Every error of the input is raised here, before work starts."""
+    check_source(settings)
+    wanted = checked_wanted(settings.retry) if settings.retry else frozenset()
     store = open_store(settings.out)
     dataset = begin_dataset(store, settings)
     if settings.retry:
-        wanted = checked_wanted(settings.retry)
         return make_retry_plan(store, settings, failed_segments(store, settings.split, wanted))
     return make_plan(store, settings, dataset)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.audioset import BadRow, BadRows, file_sha256, read_segments, select
+from pipeline.audioset import BadRow, BadRows, SegmentsError, file_sha256, read_segments, select
 from pipeline.ontology import LabelFilter, Metadata, find_metadata, label_filter
 from pipeline.settings import IngestSettings
 from shards.labels import Labels, write_labels
@@ -49,6 +49,10 @@ class Todo:
 
 def begin_dataset(store: Store, settings: IngestSettings) -> Dataset:
     """Join the dataset or begin it: its profile, its class table, the hash of the split's segments file."""
+    if not Path(settings.segments).is_file():
+        raise SegmentsError(
+            f"--segments {settings.segments}: no such file; expected AudioSet's CSV or a variant"
+        )
     labels = metadata_of(settings).read_labels()
     dataset = Dataset(
         profile=settings.profile,

@@ -172,7 +172,7 @@ def settle_with(canaries: Canaries) -> Callable[[Attempt], Attempt]:
 def identities_of(settings: IngestSettings) -> tuple[Identity, ...]:
     """Every proxy with every cookie file; one of each with its counterpart where there are as many."""
     proxies: Sequence[str | None] = settings.proxies or (None,)
-    cookies: Sequence[Path | None] = tuple(map(Path, settings.cookies)) or (None,)
+    cookies: Sequence[Path | None] = tuple(map(_cookie_file, settings.cookies)) or (None,)
     if len(proxies) == len(cookies):
         return tuple(Identity(proxy=p, cookies=c) for p, c in zip(proxies, cookies, strict=True))
     if 1 in (len(proxies), len(cookies)):
@@ -181,6 +181,13 @@ def identities_of(settings: IngestSettings) -> tuple[Identity, ...]:
         f"{len(proxies)} --proxy and {len(cookies)} --cookies; "
         "expected as many of each, in pairs, or one of either"
     )
+
+
+def _cookie_file(name: str) -> Path:
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise SettingsError(f"--cookies {name}: no such file; expected cookies exported in Netscape format")
+    return path
 
 
 def rate_of(settings: IngestSettings) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from pipeline.attempt import FreeMedia, MediaSource
 from pipeline.build import Stop
 from pipeline.canary import Canaries, ShareGuard
-from pipeline.ffmpeg import Program
+from pipeline.ffmpeg import Program, find_program
 from pipeline.local_media import LocalMedia, MediaFolder, MediaKind, tell_kind
 from pipeline.planning import Todo
 from pipeline.settings import IngestSettings
@@ -27,6 +27,20 @@ def open_source(
     if settings.media:
         return FreeMedia(_folder(settings, store, todo, program).resolve), lambda attempt: attempt
     return _site(settings, store, program, progress, stop)
+
+
+def check_source(settings: IngestSettings) -> None:
+    """Raise for whatever is wrong with the source's settings, before anything is written."""
+    find_program(settings.ffmpeg)
+    if settings.media:
+        MediaFolder(Path(settings.media), settings.media_pattern)
+        return
+    from pipeline.pace import named_pace
+    from pipeline.remote_media import identities_of, rate_of, resolver_of
+
+    for identity in identities_of(settings):
+        resolver_of(settings, identity)
+        named_pace(rate_of(settings), account=identity.cookies is not None)
 
 
 def _folder(settings: IngestSettings, store: Store, todo: Todo, program: Program) -> LocalMedia:

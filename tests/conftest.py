@@ -6,6 +6,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from ingestions import ENDS, Videos
+from timed_media import X264, make_timed_media
+
+from pipeline.ffmpeg import find_program
 
 if TYPE_CHECKING:
     from s3_server import S3Server
@@ -34,3 +38,23 @@ def s3_server(_s3_process: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Serve
 def s3_url(s3_server: S3Server) -> str:
     """An empty bucket: `s3://bucket-…`."""
     return s3_server.new_bucket()
+
+
+@pytest.fixture(scope="session")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Videos:
+    """Sixty videos of 40 s, hard links to one; their windows begin at different times."""
+    folder = tmp_path_factory.mktemp("videos")
+    timed = make_timed_media(tmp_path_factory.mktemp("timed"), find_program())
+    one = timed.make("forty.mp4", "-t", "40", *X264, "-c:a", "aac", "-b:a", "64k", "-movflags", "+faststart")
+    ytids = tuple(f"-e2e{index:06d}{ENDS[index % 16]}" for index in range(60))
+    for ytid in ytids:
+        (folder / f"{ytid}.mp4").hardlink_to(one)
+    tables = tmp_path_factory.mktemp("tables")
+    (tables / "class_labels_indices.csv").write_text(
+        'index,mid,display_name\n0,/m/0bt9lr,"Dog"\n1,/m/0jbk,"Animal"\n'
+    )
+    rows = [
+        f'{ytid}, {0.4 * i:.3f}, {0.4 * i + 10:.3f}, "/m/0bt9lr,/m/0jbk"\n' for i, ytid in enumerate(ytids)
+    ]
+    (tables / "eval_segments.csv").write_text("".join(rows))
+    return Videos(folder=folder, segments=tables / "eval_segments.csv", ytids=ytids)

@@ -41,7 +41,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--segments", type=int, default=60)
+    parser.add_argument("--segments", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
     return parser.parse_args()
 
@@ -174,7 +174,7 @@ def _children_cpu(work: Callable[[], None]) -> float:
 
 def _late(bench: Bench) -> None:
     """Segments per second with answers 300 ms late and many jobs, against the pace without delay."""
-    paces = [_pace(bench, delay, jobs) for delay, jobs in ((0.0, 2 * (os.cpu_count() or 2)), (0.3, 48))]
+    paces = [_pace(bench, delay, jobs) for delay, jobs in ((0.0, 2 * (os.cpu_count() or 2)), (0.3, 32))]
     print(
         f"pace: {paces[0]:.1f}/s undelayed, {paces[1]:.1f}/s with 300 ms: "
         f"{paces[1] / paces[0]:.0%} (bar: 90 %)"

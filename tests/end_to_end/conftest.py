@@ -6,33 +6,11 @@ import sys
 from collections.abc import Callable, Iterator
 
 import pytest
-from ingestions import ENDS, ROOT, Videos
-from timed_media import X264, make_timed_media
+from ingestions import ROOT, Videos
 
 from pipeline.demo_site import DemoSite
-from pipeline.ffmpeg import find_program
 
 Trichord = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@pytest.fixture(scope="session")
-def videos(tmp_path_factory: pytest.TempPathFactory) -> Videos:
-    """Sixty videos of 40 s, hard links to one; their windows begin at different times."""
-    folder = tmp_path_factory.mktemp("videos")
-    timed = make_timed_media(tmp_path_factory.mktemp("timed"), find_program())
-    one = timed.make("forty.mp4", "-t", "40", *X264, "-c:a", "aac", "-b:a", "64k", "-movflags", "+faststart")
-    ytids = tuple(f"-e2e{index:06d}{ENDS[index % 16]}" for index in range(60))
-    for ytid in ytids:
-        (folder / f"{ytid}.mp4").hardlink_to(one)
-    tables = tmp_path_factory.mktemp("tables")
-    (tables / "class_labels_indices.csv").write_text(
-        'index,mid,display_name\n0,/m/0bt9lr,"Dog"\n1,/m/0jbk,"Animal"\n'
-    )
-    rows = [
-        f'{ytid}, {0.4 * i:.3f}, {0.4 * i + 10:.3f}, "/m/0bt9lr,/m/0jbk"\n' for i, ytid in enumerate(ytids)
-    ]
-    (tables / "eval_segments.csv").write_text("".join(rows))
-    return Videos(folder=folder, segments=tables / "eval_segments.csv", ytids=ytids)
 
 
 @pytest.fixture
