@@ -82,6 +82,10 @@ class _Pass:
         return self.sound if self.picture is None else self.sound.shared(self.picture)
 
     @property
+    def past_end(self) -> bool:
+        return self.source.duration is not None and self.window.start >= self.source.duration - 0.1
+
+    @property
     def share(self) -> float:
         """Of the window, as far as both sound and picture decoded."""
         spans = [self.sound] + ([self.picture] if self.picture is not None else [])
@@ -162,12 +166,20 @@ def _window(
 def _decode(window: Window, extractor: Extractor, folder: Path) -> _Pass:
     """One pass; rarely a second: from further ahead when a seek seems to have missed, or tone-mapped."""
     done = _run_pass(window, extractor, folder, hdr=False)
-    if done.times and done.span.begin > MISSED_S and not window.long_preroll and window.start > 0:
+    if not window.long_preroll and window.start > 0 and _missed(done):
         window = dataclasses.replace(window, long_preroll=True)
         done = _run_pass(window, extractor, folder, hdr=False)
     if done.source.hdr and done.times:
         done = _run_pass(window, extractor, folder, hdr=True)
     return done
+
+
+def _missed(done: _Pass) -> bool:
+    """Whether the seek seems to have landed inside the window, or so late that no key frame came after it."""
+    source = done.source
+    if done.share == 0:
+        return source.audio_codec is not None and source.video_codec is not None and not done.past_end
+    return done.span.begin > MISSED_S
 
 
 def _run_pass(window: Window, extractor: Extractor, folder: Path, *, hdr: bool) -> _Pass:
@@ -223,7 +235,7 @@ def _judge_media(done: _Pass, profile: Profile) -> Failure:
         return Failure(Outcome.NO_AUDIO, "the media has no sound")
     if profile.frames and source.video_codec is None:
         return Failure(Outcome.NO_VIDEO, "the media has no picture")
-    if done.share == 0 and source.duration is not None and window.start >= source.duration - 0.1:
+    if done.share == 0 and done.past_end:
         return Failure(Outcome.PAST_END, f"begins at {window.start:.1f} s of {source.duration:.1f} s")
     if source.broken:
         return Failure(Outcome.CORRUPT, f"{done.share:.0%} of the window decodes: {_complaint(done)}")

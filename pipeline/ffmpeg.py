@@ -171,7 +171,8 @@ def _input(program: Program, source: str, window: Window) -> Any:
     playlist = source.endswith(".m3u8")
     options |= _playlist_options(program) if playlist else _file_options(program, source, window)
     options["rw_timeout"] = _READ_TIMEOUT_S * 1_000_000
-    return ffmpeg.input(between(source, begin, until), **options)
+    # as far again, for a key frame ahead of where the seek aims
+    return ffmpeg.input(between(source, max(0.0, begin - window.preroll), until), **options)
 
 
 def _playlist_options(program: Program) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,18 @@ def dash(manifest: Path) -> dict[str, Any]:
             name = f"{folder}/chunk-stream0-{len(pieces):05d}.m4s"
             pieces.append({"url": name, "duration": int(length) / int(scale[1])})
     return {"protocol": "http_dash_segments", "fragments": pieces}
+
+
+def split(file: Path, seconds: float) -> dict[str, Any]:
+    """What a format in fragments adds, from a fragmented MP4: written beside it, so many seconds each."""
+    content, folder = file.read_bytes(), file.with_suffix(".d")
+    folder.mkdir(exist_ok=True)
+    cuts = [match.start() - 4 for match in re.finditer(b"moof", content)]
+    pieces = [content[begin:end] for begin, end in pairwise([0, *cuts, len(content)])]
+    for number, piece in enumerate(pieces):
+        (folder / f"{number}.m4s").write_bytes(piece)
+    urls = [{"url": f"{folder.name}/{number}.m4s", "duration": seconds} for number in range(len(pieces))]
+    return {"protocol": "http_dash_segments", "fragments": [{"url": urls[0]["url"]}, *urls[1:]]}
 
 
 def resolver(**settings: Any) -> Resolver:

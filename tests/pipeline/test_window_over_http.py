@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from offered_media import combined, dash, offer, picture, resolve, resolver, sound
+from offered_media import combined, dash, offer, picture, resolve, resolver, sound, split
 from timed_media import AAC, FPS, SECONDS, X264, TimedMedia, assert_aligned
 
 from pipeline.demo_site import DemoSite
@@ -169,14 +169,15 @@ def test_only_fragments_that_the_decoder_needs_are_fetched(
 
 
 def test_fragments_that_open_without_a_key_frame_are_read_from_further_back(cinema: Cinema) -> None:
-    """A second pass decodes 20 s ahead; what it shares with the first is not fetched again."""
-    rare = ("-map", "0:v", *X264[:-2], "-pix_fmt", "yuv420p", "-g", "375", "-f", "dash")
-    cut = ("-seg_duration", "5", "-frag_type", "duration", "-frag_duration", "5")
-    video = cinema.timed.make("rare_keys.d/manifest.mpd", *rare, *cut)
+    """A second pass decodes 20 s ahead, from a key frame before that; what it knows is not fetched again."""
+    rare = ("-map", "0:v", *X264, "-g", "375", "-movflags", "+empty_moov+default_base_moof")
+    video = cinema.timed.make("rare.mp4", *rare, "-frag_duration", "5000000")
     show_dash(cinema)
     audio = cinema.timed.folder / "dash_sound.d/manifest.mpd"
-    cinema.show("rare", picture(video.name) | dash(video), sound(audio.name, ext="m4a") | dash(audio))
-    assert_aligned(cinema.timed, cinema.cut("rare", 40.2), 40.2)
+    pictures = picture("rare.mp4") | split(video, 5.0)
+    cinema.show("rare", pictures, sound("dash_sound.d/manifest.mpd", ext="m4a") | dash(audio))
+    assert_aligned(cinema.timed, cinema.cut("rare", 41.2), 41.2)
+    assert cinema.media_paths(r"rare\.d/(\w+)\.m4s") == sorted(map(str, range(12)))
 
 
 @pytest.mark.parametrize("start", ODD_STARTS)
