@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.ffmpeg import FRAME_TIMES, SOUND_TIMES, Window
+from pipeline.ffmpeg import FRAME_TIMES, SOUND_TIMES
+from pipeline.window import Window
 
 _DURATION = re.compile(r"^  Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)", re.MULTILINE)
 _INPUT = re.compile(r"^Input #\d+, ([^\n]*?), from '", re.MULTILINE)

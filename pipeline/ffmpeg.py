@@ -16,25 +16,28 @@ import ffmpeg
 import imageio_ffmpeg
 
 from pipeline.relay import between
+from pipeline.window import HLS_PREROLL_S, Window
 from shards.profile import Profile
 
 MINIMUM = (
     6,
     1,
-)  # -stats_enc_pre, which tells the true times of the chosen frames, came with 6.0 and settled in 6.1
+)  # -stats_enc_pre, which tells the chosen frames' true times, came with 6.0 and settled in 6.1
 BLOCK = 4608  # samples per FLAC frame: the encoder's own choice at 44.1 kHz
 # Bytes of the first range request (the index should fit) and of each further one: a third or so of ten
 # seconds at 360 lines. Smaller ones fetch less beyond the window, at a millisecond of CPU each.
 COMBINED_REQUESTS = (128 << 10, 256 << 10)
 PICTURE_REQUESTS = (64 << 10, 192 << 10)
 SOUND_REQUESTS = (64 << 10, 128 << 10)
-PREROLL_S = 0.15  # so that the first block of sound has its predecessor: 1024 samples at 8 kHz
-HLS_PREROLL_S = (
-    1.0  # after a seek in a playlist some packets come without times, and are taken for its target's
-)
-LONG_PREROLL_S = 20.0  # twice the longest distance of key frames usual on the web
 _READ_TIMEOUT_S = 600  # the relay answers sooner, with the upstream's failure
-_PROTOCOLS = "file,crypto,data,http,tcp"
+# A hostile file can name others: local media may not reach the network, remote media no file of ours, and
+# what is not announced as a playlist is not read as one.
+_LOCAL = "file,crypto,data"
+_REMOTE = "http,tcp,crypto,data"
+_FORMATS = (
+    "mov,mp4,matroska,webm,mpegts,mpeg,mpegvideo,m4v,h264,hevc,flv,avi,asf,ogg,wav,w64,aiff,caf,flac,mp3,aac,"
+    "amr,ac3,eac3,dts,rm,ivf,mxf,nut,3gp,dv,gif"
+)
 
 
 class FfmpegError(Exception):
@@ -93,31 +96,6 @@ def _version(path: str) -> tuple[int, ...]:
     raise FfmpegError(f"{path} answers {text[:60]!r} to -version; expected 'ffmpeg version …'")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Window:
-    """What to cut out of which inputs: one with sound and picture, or one for each."""
-
-    sound: str  # path or URL
-    picture: str | None  # None: sound alone; equal to `sound`: one input, read once
-    start: float  # seconds on the inputs' clock
-    duration: float  # seconds
-    frames: int = 10  # pictures, at the centres of as many equal parts
-    from_first: bool = False  # transport streams count from an arbitrary time: from their first packet
-    one_clock: bool = False  # ... both from the same, so that the sound's first packet is zero for both
-    long_preroll: bool = False  # for media whose seeks miss: no index, or a quirk of their edit lists
-
-    @property
-    def preroll(self) -> float:
-        """Seconds decoded ahead of the window, and dropped."""
-        usual = HLS_PREROLL_S if self.from_first else PREROLL_S
-        return min(self.start, LONG_PREROLL_S if self.long_preroll else usual)
-
-    @property
-    def origin(self) -> float:
-        """When the window starts on the clock of the decoded: seconds after the seek, or after the first."""
-        return self.start if self.from_first else self.preroll
-
-
 SOUND_TIMES = "sound.times"
 FRAME_TIMES = "frames.times"
 
@@ -131,9 +109,8 @@ def one_pass(
     if window.picture is not None:
         picture = sound if window.picture == window.sound else _input(program, window.picture, window)
         outputs.append(_frames_output(picture, window, profile, folder, hdr=hdr))
-    clock = (
-        ("-copyts", "-start_at_zero") if window.from_first else ()
-    )  # or a seek's first times would move it
+    # or the first times after a seek would move the clock
+    clock = ("-copyts", "-start_at_zero") if window.from_first else ()
     command = ffmpeg.merge_outputs(*outputs).global_args(
         "-hide_banner", "-nostdin", "-nostats", "-filter_threads", "1", *clock
     )
@@ -154,6 +131,8 @@ def _in_step(arguments: list[str], reference: Any) -> list[str]:
 
 
 def _input(program: Program, source: str, window: Window) -> Any:
+    remote = source.startswith("http://")
+    playlist = remote and source.endswith(".m3u8")
     begin = window.start - window.preroll
     until = window.start + window.duration
     if window.one_clock and window.picture != window.sound:
@@ -162,13 +141,13 @@ def _input(program: Program, source: str, window: Window) -> Any:
         "threads": 1,  # many processes run side by side; more threads in each cost 5–10 % CPU
         "ss": f"{begin:.6f}",
         "t": f"{until - begin:.6f}",
-        "protocol_whitelist": _PROTOCOLS,
+        "protocol_whitelist": _REMOTE if remote else _LOCAL,
+        "format_whitelist": f"{_FORMATS},hls,applehttp,webvtt" if playlist else _FORMATS,
     }
     if not window.from_first:
         options["seek_timestamp"] = 1  # -ss counts on the media's clock, not from its first packet
-    if not source.startswith("http://"):
+    if not remote:
         return ffmpeg.input(f"file:{source}", **options)
-    playlist = source.endswith(".m3u8")
     options |= _playlist_options(program) if playlist else _file_options(program, source, window)
     options["rw_timeout"] = _READ_TIMEOUT_S * 1_000_000
     # as far again, for a key frame ahead of where the seek aims

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -268,3 +269,24 @@ def test_a_hidden_cover_picture_is_no_video(timed: TimedMedia, cut: Cut, tmp_pat
     failure = cut(media).failure
     assert failure is not None
     assert failure.outcome is Outcome.NO_VIDEO
+
+
+def test_a_playlist_in_disguise_reaches_neither_network_nor_files(
+    cut: Cut, timed: TimedMedia, tmp_path: Path
+) -> None:
+    """Reading other addresses than the one that was given would let a hostile video fetch what we can reach."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.5)
+        inner = timed.make("inner.ts", "-t", "20", *X264, *AAC)
+        for index, address in enumerate(
+            (f"http://127.0.0.1:{server.getsockname()[1]}/x.ts", f"file://{inner}")
+        ):
+            disguised = tmp_path / f"disguised{index}.mp4"
+            disguised.write_text(
+                f"#EXTM3U\n#EXT-X-TARGETDURATION:20\n#EXTINF:20,\n{address}\n#EXT-X-ENDLIST\n"
+            )
+            failure = cut(disguised, start=0.0, end=10.0).failure
+            assert failure is not None
+            assert failure.outcome is Outcome.CORRUPT
+        with pytest.raises(TimeoutError):
+            server.accept()
