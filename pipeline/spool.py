@@ -1,6 +1,7 @@
 """Finished segments of an unfinished shard, each on disk as soon as it is done."""
 
 import errno
+import hashlib
 import os
 import re
 import shutil
@@ -49,7 +50,10 @@ class Spool:
         """Keep a finished segment; the returned attempt knows its size in the tar. Raises DiskFull."""
         try:
             if sample is not None:
-                attempt = replace(attempt, sample_bytes=self._write(self.part(position), entries(sample)))
+                part = entries(sample)
+                self._write(self.part(position), part)
+                sha256 = hashlib.sha256(part).hexdigest()
+                attempt = replace(attempt, sample_bytes=len(part), sample_sha256=sha256)
             self._write(self._row(position), attempt.to_json().encode())
         except OSError as error:
             raise_if_full(error, self.folder)
@@ -69,7 +73,7 @@ class Spool:
     def _row(self, position: int) -> Path:
         return self.folder / f"{position:06d}.json"
 
-    def _write(self, target: Path, content: bytes) -> int:
+    def _write(self, target: Path, content: bytes) -> None:
         partial = target.with_name(target.name + ".partial")
         try:
             partial.write_bytes(content)
@@ -77,7 +81,6 @@ class Spool:
         except OSError:
             partial.unlink(missing_ok=True)
             raise
-        return len(content)
 
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)

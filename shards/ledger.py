@@ -44,8 +44,8 @@ class Attempt:
     stillness: float | None = None  # 1 = ten equal frames, 0 = unrelated ones
     still: bool | None = None
     pcm_sha256: str | None = None
-    sample_sha256: str | None = None
-    sample_bytes: int | None = None
+    sample_sha256: str | None = None  # of its entries in the tar, headers included
+    sample_bytes: int | None = None  # in the tar
     # where it came from
     width: int | None = None
     height: int | None = None

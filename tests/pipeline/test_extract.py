@@ -274,7 +274,7 @@ def test_a_hidden_cover_picture_is_no_video(timed: TimedMedia, cut: Cut, tmp_pat
 def test_a_playlist_in_disguise_reaches_neither_network_nor_files(
     cut: Cut, timed: TimedMedia, tmp_path: Path
 ) -> None:
-    """Reading other addresses than the one that was given would let a hostile video fetch what we can reach."""
+    """A hostile video must not make us fetch what only we can reach."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0.5)
         inner = timed.make("inner.ts", "-t", "20", *X264, *AAC)
