@@ -8,7 +8,7 @@ from subprocess import CompletedProcess
 import pytest
 from ingestions import Videos, ingest_arguments
 
-from pipeline.demo_behaviour import Behaviour
+from pipeline.demo_behaviour import Behaviour, RateLimit
 from pipeline.demo_site import DemoSite
 from shards.query import open_manifest, run_query
 from shards.store import open_store
@@ -211,3 +211,24 @@ def test_malformed_rows_stop_the_run_before_it_starts(
     skipped = trichord(*arguments, "--skip-bad-rows")
     assert skipped.returncode == 0, skipped.stderr
     assert rows(tmp_path / "out", "select line, file from skipped_rows") == [(4, "broken_segments.csv")]
+
+
+def test_a_blocked_identity_rests_while_the_other_works(
+    videos: Videos, site: DemoSite, trichord: Trichord, tmp_path: Path
+) -> None:
+    """Two proxies, of which one is told off after five videos; and the word of it where the user wants it."""
+    told_off = RateLimit(requests=5, seconds=3600, retry_after_s=3600)
+    first, second = DemoSite(videos.folder, rate_limit=told_off), DemoSite(videos.folder)
+    proxies = ("--proxy", first.url, "--proxy", second.url)
+    done = trichord(*ingest_arguments(videos, site, tmp_path / "out", "--limit", 30, *proxies))
+    assert done.returncode == 0, done.stdout + done.stderr
+    by_identity = dict(
+        rows(tmp_path / "out", "select identity, count(*) from segments where outcome = 'ok' group by all")
+    )
+    assert set(by_identity) == {first.url, second.url}
+    assert by_identity[first.url] <= 5  # type: ignore[operator]
+    assert site.traffic.requests(videos.ytids[0], "info") == 0, "asked past the proxies"
+    states = json.loads(trichord("status", tmp_path / "out", "--json").stdout)
+    assert first.url in json.dumps(states)
+    first.close()
+    second.close()
