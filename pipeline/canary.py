@@ -58,9 +58,14 @@ class Canaries:
         self._probe: _Probe | None = None
         self._lock = threading.Lock()
 
-    def alive(self) -> bool:
-        """Whether one resolved within the last `every_s` seconds, or resolves now."""
-        return self._ask(since=self._clock() - self._every_s).alive
+    @property
+    def given(self) -> bool:
+        """Whether there is any video to ask for."""
+        return bool(self._urls)
+
+    def alive(self, since: float | None = None) -> bool:
+        """Whether one resolved since then, within the last `every_s` seconds if not told, or resolves now."""
+        return self._ask(since=self._clock() - self._every_s if since is None else since).alive
 
     def settle(self, failure: Failure, seen_at: float | None = None) -> tuple[Outcome, Disposition, str]:
         """What a failure amounts to: a doubtful one is permanent only if a canary resolved after it was seen.

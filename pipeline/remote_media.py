@@ -97,19 +97,24 @@ class Pause:
         self._recheck_s = recheck_s
         self._lock = threading.Lock()
         self._reason: str | None = None
+        self._since = 0.0
 
     def watch(self, failure: Failure | None) -> None:
         outcome = failure.outcome if failure else Outcome.OK
         if self._guard and (reason := self._guard.watch(outcome, outcome.disposition)):
-            self._reason = reason
+            self._reason, self._since = reason, time.time()
 
     def wait(self) -> None:
         """Return at once, or when the run may go on. Raises Paused when it is not to wait."""
         if self._reason is None:
             return
         with self._lock:  # one thread looks, the others wait for what it sees
-            while self._reason is not None and not self._canaries.alive():
+            while self._reason is not None and not self._canaries.alive(self._since):
                 self._publish(self._reason)
+                if not self._canaries.given:
+                    raise Paused(
+                        f"{self._reason} Say --canary ID of a video that is alive, or --no-share-guard"
+                    )
                 if not self._wait:
                     raise Paused(self._reason)
                 self._sleep()

@@ -75,7 +75,10 @@ class IngestSettings:
             "retries": (1 <= self.retries <= 100, "1 to 100"),
             "on_blocked": (self.on_blocked in ("wait", "stop"), "wait or stop"),
             "media_kind": (self.media_kind in ("auto", "windows", "videos"), "auto, windows or videos"),
-            "url_template": ("{ytid}" in self.url_template, "an address with {ytid} in it"),
+            "url_template": (
+                _is_template(self.url_template),
+                "an address with {ytid} in it, and no other braces",
+            ),
             "segment_timeout_s": (self.segment_timeout_s > 0, "seconds above 0"),
             "min_free": (self.min_free >= 0, "bytes, 0 or more"),
         }
@@ -102,6 +105,13 @@ class IngestSettings:
         facts: dict[str, Any] = json.loads(text)
         tuples = {name: tuple(value) for name, value in facts.items() if isinstance(value, list)}
         return cls(**{**facts, **tuples, "profile": Profile(**facts["profile"])})
+
+
+def _is_template(text: str) -> bool:
+    try:
+        return "{ytid}" in text and "://" in text.format(ytid="")
+    except (LookupError, ValueError):
+        return False
 
 
 def split_of(segments: str | Path) -> str:
