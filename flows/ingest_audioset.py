@@ -1,5 +1,6 @@
 """The Prefect flow of an ingestion: plan and shards are those of `trichord ingest`, one task a shard."""
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from prefect.futures import PrefectFuture, as_completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows.flow_settings import settings_of
-from flows.shard_worker import build_planned_shard, close_workers, stop_workers
+from flows.shard_worker import build_planned_shard, stop_workers
 from pipeline.ingest import Summary, finish, prepare, summarise
 from pipeline.settings import SettingsError
 from pipeline.worker import BUILDERS
@@ -84,14 +85,8 @@ def ingest_audioset(
     todo = prepare(settings)
     log = get_run_logger()
     log.info("%s: %d segments planned, %d shards to build", settings.out, todo.segments, len(todo.shards))
-    try:
-        with task_runner_of(runner) as tasks:
-            outcomes = _build_all(tasks, settings.to_json(), todo.shards)
-    except BaseException as error:
-        stop_workers(error)
-        raise
-    finally:
-        close_workers()
+    with task_runner_of(runner) as tasks, _stopping_workers(tasks):
+        outcomes = _build_all(tasks, settings.to_json(), todo.shards)
     store = open_store(settings.out)
     finish(store)
     summary = summarise(settings, store, todo, outcomes)
@@ -110,6 +105,19 @@ def task_runner_of(runner: str) -> TaskRunner[Any]:
     raise SettingsError(f"runner is {runner!r}; expected threads, or dask://HOST:PORT of a Dask scheduler")
 
 
+@contextlib.contextmanager
+def _stopping_workers(tasks: TaskRunner[Any]) -> Iterator[None]:
+    """Cancelled or failed, let the shards in work come to their end soon, wherever they are built."""
+    try:
+        yield
+    except BaseException as error:
+        stop_workers(error)
+        if not isinstance(tasks, ThreadPoolTaskRunner):
+            with contextlib.suppress(OSError):  # the cluster is gone, and its workers with it
+                tasks.client.run(stop_workers, KeyboardInterrupt())  # type: ignore[attr-defined]
+        raise
+
+
 def _build_all(tasks: TaskRunner[Any], settings: str, shards: Sequence[str]) -> Counter[str]:
     """Every shard as a task; outcomes are added up as they end, and the first failure travels at the end."""
     outcomes: Counter[str] = Counter()
@@ -118,6 +126,7 @@ def _build_all(tasks: TaskRunner[Any], settings: str, shards: Sequence[str]) -> 
     futures = [tasks.submit(build_shard_task, {"settings": settings, "shard": shard}) for shard in shards]
     failed: list[PrefectFuture[Any]] = []
     for future in _with_progress(futures):
+        future.wait()  # a task on Dask has its state only then
         if future.state.is_completed():
             outcomes.update(future.result())
         else:
