@@ -4,7 +4,7 @@ BIN := .venv/bin
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 EXTRAS := ingest,s3,flows
 
-.PHONY: install demo test check bench docs clean
+.PHONY: install demo test check bench docs clean constraints
 
 install: .venv/.installed
 
@@ -21,7 +21,15 @@ check: install
 	$(BIN)/lint-imports
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 clean:
 	rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache demo
+
+# Refresh the versions that are tested together; no host and no hash, so that any index serves them.
+constraints: install
+	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 \
+		--no-header --no-annotate --quiet --upgrade --output-file constraints.txt.partial
+	printf '# Versions that were tested together; refreshed on purpose by `make constraints`.\n' > constraints.txt
+	cat constraints.txt.partial >> constraints.txt
+	rm constraints.txt.partial
