@@ -79,7 +79,7 @@ def build_shard(shard: str, segments: Sequence[Segment], building: Building) -> 
     """
     spool = Spool(building.work / shard)
     try:
-        spool.prepare()
+        spool.prepare(segments)
         _try_all(segments, spool, building)
         return _publish(shard, segments, spool, building)
     except DiskFull as full:

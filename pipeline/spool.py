@@ -5,11 +5,13 @@ import hashlib
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shards.ledger import Attempt
 from shards.sample import Sample
+from shards.segment import Segment
 from shards.tar import entries
 
 _ROW = re.compile(r"(\d{6})\.json")
@@ -34,11 +36,15 @@ class Spool:
 
     folder: Path
 
-    def prepare(self) -> None:
-        """Make the folder, and clear what a killed worker left half done."""
+    def prepare(self, segments: Sequence[Segment]) -> None:
+        """Make the folder, and clear what a killed worker left half done or what is of another plan."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for leftover in self.folder.glob("*.partial"):
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+        for position in self.done():
+            if position >= len(segments) or not _same(self._read(position), segments[position]):
+                self._row(position).unlink()
+                self.part(position).unlink(missing_ok=True)
 
     def done(self) -> set[int]:
         """Positions in the plan of the finished segments."""
@@ -84,3 +90,8 @@ class Spool:
 
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _same(attempt: Attempt, segment: Segment) -> bool:
+    """Whether the attempt was at this segment: a plan that was given up leaves its shards' names to another."""
+    return (attempt.key, attempt.split, attempt.mids) == (segment.key, segment.split, segment.mids)

@@ -1,6 +1,7 @@
 """A process that builds shards of a dataset: what it needs is opened once, every shard is claimed first."""
 
 import contextlib
+import hashlib
 import os
 import secrets
 import shutil
@@ -22,7 +23,7 @@ from pipeline.settings import IngestSettings
 from pipeline.sources import open_source
 from pipeline.spool import DiskFull, Spool
 from shards.labels import read_labels
-from shards.layout import CLAIMS, LABELS, WORK_FOLDER, ledger_name
+from shards.layout import CLAIMS, LABELS, WORK_FOLDER, is_shard_name, ledger_name
 from shards.ledger import Attempt, ShardRecord
 from shards.plan import read_planned
 from shards.profile import read_dataset
@@ -40,15 +41,19 @@ def new_run() -> str:
     return f"{stamp}-{socket.gethostname()}-{secrets.token_hex(2)}"
 
 
-def work_folder(settings: IngestSettings, store: Store) -> Path:
-    """Where unfinished shards are kept: within a dataset on disk, else in the user's cache."""
-    if settings.work:
-        return Path(settings.work).expanduser().absolute()
+def work_folder(settings: IngestSettings, store: Store, profile_hash: str) -> Path:
+    """Where unfinished shards are kept: within a dataset on disk, else under --work or the user's cache.
+
+    Outside of the dataset the folder is named after it and its profile: another dataset has shards of the
+    same names.
+    """
     inside = store.local_path(WORK_FOLDER)
-    if inside is not None:
+    if settings.work is None and inside is not None:
         return inside
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    return cache / "trichord" / "".join(letter if letter.isalnum() else "-" for letter in store.url)
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "trichord"
+    folder = Path(settings.work).expanduser().absolute() if settings.work else cache
+    mark = hashlib.sha256(f"{store.url} {profile_hash}".encode()).hexdigest()[:12]
+    return folder / f"{store.url.rpartition('/')[2]}-{mark}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,10 +170,11 @@ class _Waiting:
 def open_worker(settings: IngestSettings, todo: Todo, run: str, stop: Stop) -> Iterator[Worker]:
     """A worker, with its heart beating; nothing of it is left afterwards but finished segments."""
     store = open_store(settings.out)
-    work = work_folder(settings, store)
+    work = work_folder(settings, store, read_dataset(store).profile.hash)
     work.mkdir(parents=True, exist_ok=True)
     progress = WorkerProgress(store, run=run)
     with contextlib.closing(Relay()) as relay, contextlib.ExitStack() as ending:
+        ending.callback(_tidy, work, store)
         extractor = _extractor(settings, store, relay)
         source, settle = open_source(settings, store, todo, extractor.program, progress, stop)
         pool = ending.enter_context(ThreadPoolExecutor(settings.jobs_now, thread_name_prefix="segment"))
@@ -187,6 +193,15 @@ def open_worker(settings: IngestSettings, todo: Todo, run: str, stop: Stop) -> I
         )
         ending.enter_context(_beating(worker))
         yield worker
+
+
+def _tidy(work: Path, store: Store) -> None:
+    """Remove what other workers have finished in our place, and the folder when nothing is left in it."""
+    for folder in work.glob("*"):
+        if is_shard_name(folder.name) and store.exists(ledger_name(folder.name)):
+            Spool(folder).remove()
+    with contextlib.suppress(OSError):  # somebody's shards are in it
+        work.rmdir()
 
 
 def _extractor(settings: IngestSettings, store: Store, relay: Relay) -> Extractor:
@@ -225,6 +240,7 @@ def _beat_until(done: threading.Event, worker: Worker) -> None:
 
 
 def _check_room(worker: Worker) -> None:
+    worker.work.mkdir(parents=True, exist_ok=True)  # who ends on this machine may just have removed it
     free, least = shutil.disk_usage(worker.work).free, worker.settings.min_free
     if free < least:
         worker.stop.set(

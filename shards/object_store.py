@@ -116,7 +116,7 @@ class ObjectStore:
 
         published = self._write(name, put)
         if published:
-            local.unlink()
+            local.unlink(missing_ok=True)  # who saw it published may have tidied up
         return published
 
     def publish_bytes(self, data: bytes, name: str, *, replace: bool = False) -> bool:
