@@ -35,7 +35,7 @@ def tars(out: Path) -> dict[str, bytes]:
 
 def asked_twice(site: DemoSite, videos: Videos) -> int:
     """Fetches beyond the first of each video."""
-    return sum(max(0, site.traffic.requests(ytid, "info") - 1) for ytid in videos.ytids)
+    return sum(max(0, site.traffic.requests(ytid, "page") - 1) for ytid in videos.ytids)
 
 
 @pytest.fixture(scope="module")
