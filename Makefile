@@ -23,6 +23,10 @@ check: install
 test: check
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
+# Nothing is built: the pages are Markdown, and what they show is run.
+docs: install
+	$(BIN)/python -m pytest tests/end_to_end/test_docs_commands.py
+
 clean:
 	rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache demo
 
