@@ -243,11 +243,14 @@ def _left(
     splits: Iterable[SplitStatus], plans: Iterable[Plan], names: set[str], in_work: Mapping[str, int]
 ) -> int:
     untried = sum(split.untried for split in splits)
-    # how many segments each shard of a plan has is not known here: all but the last have the same
     again = sum(
-        plan.segments * len(plan.unfinished(names)) / len(plan.shards) for plan in plans if plan.retry
+        size
+        for plan in plans
+        if plan.retry
+        for shard, size in zip(plan.shards, plan.sizes, strict=True)
+        if ledger_name(shard) not in names
     )
-    return max(0, round(untried + again - sum(in_work.values())))
+    return max(0, untried + again - sum(in_work.values()))
 
 
 # ------------------------------------------------------------------------------------------- workers

@@ -7,8 +7,8 @@ from datetime import datetime
 from pathlib import Path
 
 import duckdb
-import pyarrow.parquet as pq
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from ledgered_dataset import DOG, LedgeredDataset, attempt, segment
 from rich.console import Console, RenderableType
@@ -198,7 +198,7 @@ def test_a_variable_of_the_program_is_no_table(manifest: Connection) -> None:
     secret = pa.table({"a": [1]})
     with pytest.raises(QueryError, match="no table or view secret"):
         rows(manifest, "from secret")
-    assert len(secret) == 1
+    assert secret.num_rows == 1
 
 
 def test_views_are_described_with_rows_columns_and_meaning(manifest: Connection) -> None:
@@ -276,10 +276,8 @@ def test_a_table_that_is_too_wide_becomes_blocks(manifest: Connection) -> None:
     narrow = printed(answer_table(run_query(manifest, "from coverage select split, ok, yield"), width=80), 80)
     assert "split" in narrow.splitlines()[1]
     assert "0.5" in narrow
-    wide = printed(answer_table(run_query(manifest, "from segments order by key"), width=80), 80)
-    assert f"pcm_sha256 {'':10}{1:064x}".split() == [
-        *next(line for line in wide.splitlines() if "pcm_sha256" in line).split()
-    ]
+    wide = printed(answer_table(run_query(manifest, "from segments order by key"), width=100), 100)
+    assert f"pcm_sha256{'':10}{1:064x}" in wide
 
 
 def test_a_table_says_when_there_is_more(manifest: Connection) -> None:
