@@ -98,11 +98,15 @@ class Pause:
         self._lock = threading.Lock()
         self._reason: str | None = None
         self._since = 0.0
+        self._leftover = True  # a run that ended while it was paused has left its word
 
     def watch(self, failure: Failure | None) -> None:
         outcome = failure.outcome if failure else Outcome.OK
         if self._guard and (reason := self._guard.watch(outcome, outcome.disposition)):
             self._reason, self._since = reason, time.time()
+        if failure is None and self._leftover and self._reason is None:
+            self._leftover = False
+            self._store.delete(PAUSE)  # a sample proves it outdated
 
     def wait(self) -> None:
         """Return at once, or when the run may go on. Raises Paused when it is not to wait."""

@@ -93,6 +93,20 @@ def test_a_jump_ends_a_run_that_is_not_to_wait(tmp_path: Path) -> None:
         pause.wait()
 
 
+def test_a_sample_takes_back_the_pause_of_a_run_that_has_ended(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    with pytest.raises(Paused):
+        after_a_jump(
+            pause_over(store, Canaries(["https://x/1"], lambda url: STALE), Said(), wait=False)
+        ).wait()
+    assert store.exists(PAUSE)
+    later = pause_over(store, Canaries(["https://x/1"], lambda url: STALE), Said())
+    later.watch(DEAD)
+    assert store.exists(PAUSE)
+    later.watch(None)
+    assert not store.exists(PAUSE)
+
+
 def test_without_canaries_a_jump_says_what_is_missing(tmp_path: Path) -> None:
     pause = after_a_jump(pause_over(open_store(tmp_path), Canaries([], lambda url: ALIVE), Said()))
     with pytest.raises(Paused, match="--canary"):
