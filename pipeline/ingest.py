@@ -2,10 +2,9 @@
 
 import contextlib
 import dataclasses
-import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pipeline.build import Stop, Stopped
@@ -13,10 +12,9 @@ from pipeline.planning import Todo, begin_dataset, make_plan, make_retry_plan
 from pipeline.settings import IngestSettings
 from pipeline.sources import check_source
 from pipeline.worker import Worker, new_run, open_worker
-from shards.attempted import checked_wanted, failed_segments, read_dispositions
-from shards.layout import SIZES, tar_name
-from shards.ledger import ShardRecord, read_record
-from shards.publication import publish_manifest
+from shards.attempted import checked_wanted, failed_segments
+from shards.ledger import ShardRecord
+from shards.publication import is_current, publish_manifest, read_state
 from shards.store import Store, open_store
 
 
@@ -72,14 +70,23 @@ def ingest(
 
 
 def summarise(settings: IngestSettings, store: Store, todo: Todo, outcomes: Mapping[str, int]) -> Summary:
-    """What a run came to, and how its split stands after it."""
+    """What a run came to, and how its split stands after it; `finish` comes first."""
     return Summary(
         out=store.url,
         split=settings.split,
         planned=todo.segments,
         outcomes=dict(outcomes),
-        left=Counter(read_dispositions(store, settings.split).values()),
+        left=_left(store, settings.split),
     )
+
+
+def _left(store: Store, split: str) -> Counter[str]:
+    """Segments by disposition, as the last snapshot counted them."""
+    left: Counter[str] = Counter()
+    for count in read_state(store)["counts"]:
+        if count["split"] == split:
+            left[count["disposition"]] += count["segments"]
+    return left
 
 
 def _finished(store: Store, outcomes: Counter[str], record: ShardRecord) -> None:
@@ -88,16 +95,6 @@ def _finished(store: Store, outcomes: Counter[str], record: ShardRecord) -> None
 
 
 def finish(store: Store) -> None:
-    """Publish what is derived from the ledgers: the manifest, and sizes.json for loaders that want it."""
-    publish_manifest(store, force=True)
-    sizes = dict(_sizes(store))
-    store.publish_bytes((json.dumps(sizes, indent=0) + "\n").encode(), SIZES, replace=True)
-
-
-def _sizes(store: Store) -> Iterator[tuple[str, int]]:
-    for name in store.names("audioset-"):
-        if name.endswith(".parquet"):
-            with store.open(name) as file:
-                record = read_record(file)
-            if record.samples:
-                yield tar_name(record.shard), record.samples
+    """Bring what is derived from the ledgers up to date: the manifest, its counts, and sizes.json."""
+    if not is_current(store):
+        publish_manifest(store, force=True)

@@ -93,5 +93,5 @@ class Spool:
 
 
 def _same(attempt: Attempt, segment: Segment) -> bool:
-    """Whether the attempt was at this segment: a plan that was given up leaves its shards' names to another."""
+    """Whether that was tried: a plan that was given up leaves its shards' names to another."""
     return (attempt.key, attempt.split, attempt.mids) == (segment.key, segment.split, segment.mids)

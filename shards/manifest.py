@@ -49,6 +49,12 @@ def list_sources(store: Store) -> list[Entry]:
     return [entry for entry in store.entries() if _is_source(entry.name)]
 
 
+def fingerprint(sources: Iterable[Entry]) -> str:
+    """A hash that changes when a source does, or what is made of them."""
+    facts = [(entry.name, entry.size, entry.mtime) for entry in sources]
+    return hashlib.sha256(f"{_schema_sha256()} {facts}".encode()).hexdigest()
+
+
 def is_ledger(name: str) -> bool:
     return name.endswith(".parquet") and is_shard_name(name.removesuffix(".parquet"))
 

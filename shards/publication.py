@@ -1,4 +1,4 @@
-"""When and how a dataset's manifest.duckdb is replaced while others work and read."""
+"""When and how a dataset's manifest.duckdb is replaced while others work and read, and sizes.json with it."""
 
 import contextlib
 import json
@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from shards.claim import Claim
-from shards.layout import MANIFEST, STATE_FOLDER, WORK_FOLDER
-from shards.manifest import build_manifest, is_ledger
+from shards.layout import MANIFEST, SIZES, STATE_FOLDER, WORK_FOLDER, tar_name
+from shards.manifest import build_manifest, fingerprint, is_ledger, list_sources
 from shards.store import Store
-from shards.tally import count_snapshot
+from shards.tally import count_snapshot, samples_of
 
 STATE = f"{STATE_FOLDER}/manifest.json"
 CLAIM = f"{STATE_FOLDER}/claims/manifest"
@@ -40,6 +40,12 @@ def publish_manifest(store: Store, *, throttle_s: float | None = None, force: bo
             return False
         _publish(store)
     return True
+
+
+def is_current(store: Store) -> bool:
+    """Whether what was published last is all there and says what the files say now."""
+    published = is_published(store) and store.exists(SIZES)
+    return published and read_state(store).get("sources") == fingerprint(list_sources(store))
 
 
 def _waited_claim(store: Store) -> Claim:
@@ -70,15 +76,18 @@ def _publish(store: Store) -> None:
     with _staging(store) as folder:
         built = folder / MANIFEST
         build = build_manifest(store, built, previous=is_published(store))
-        counts = count_snapshot(built)
+        counts, samples = count_snapshot(built), samples_of(built)
         if (wal := store.local_path(f"{MANIFEST}.wal")) is not None:
             wal.unlink(missing_ok=True)  # a killed user's: with it DuckDB refuses every later snapshot
         store.publish(built, MANIFEST, replace=True)
+    sizes = {tar_name(shard): count for shard, count in samples.items()}
+    store.publish_bytes((json.dumps(sizes, indent=0) + "\n").encode(), SIZES, replace=True)
     state = {
         "version": STATE_VERSION,
         "begun_at": begun_at,
         "seconds": build.seconds,
         "published": _identity(store),
+        "sources": fingerprint(build.sources),
         "ledgers": [source.name for source in build.sources if is_ledger(source.name)],
         "counts": [asdict(count) for count in counts],
         "problems": dict(build.problems),

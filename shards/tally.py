@@ -48,6 +48,14 @@ def count_snapshot(manifest: Path) -> list[Count]:
         return _counts(con, "manifest.attempts WHERE is_current")
 
 
+def samples_of(manifest: Path) -> dict[str, int]:
+    """shard → samples in its tar, of the shards that have one, by a manifest's file."""
+    with contextlib.closing(connect()) as con:
+        con.execute(f"ATTACH {quoted(manifest)} AS manifest (READ_ONLY)")
+        sql = "SELECT shard, samples FROM manifest.shards WHERE samples > 0 ORDER BY shard"
+        return dict(con.execute(sql).fetchall())
+
+
 def count_ledgers(store: Store, names: Sequence[str]) -> tuple[list[Count], dict[str, str]]:
     """What these ledgers say, and which of them cannot be read and why."""
     if not names:

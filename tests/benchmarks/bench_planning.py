@@ -14,7 +14,6 @@ from pathlib import Path
 
 from pipeline.audioset import check_segments, file_sha256, read_segments, select
 from pipeline.ontology import LabelFilter
-from shards.plan import write_plan
 
 ROWS = 2_041_789  # unbalanced_train_segments.csv
 CLASSES = 527
@@ -29,8 +28,6 @@ def main(rows: int = ROWS) -> None:
         _measured("check", lambda: check_segments(segments))
         _measured("select by label", lambda: _count(select_labelled(segments)))
         _measured("sample 20,000", lambda: _count(select(read_segments(segments, SPLIT), sample=20_000)))
-        plan = Path(folder) / "plan.parquet"
-        _measured("read and write the plan", lambda: plan_segments(segments, plan))
         half = rows // 2
         _measured(f"sample {half:,}", lambda: _count(select(read_segments(segments, SPLIT), sample=half)))
 
@@ -57,13 +54,6 @@ def _rows(rng: random.Random, rows: int) -> Iterator[str]:
 def select_labelled(path: Path) -> Iterator[object]:
     wanted = LabelFilter(include=frozenset({"/m/00001", "/m/00010"}), exclude=frozenset({"/m/00000"}))
     return select(read_segments(path, SPLIT), labels=wanted)
-
-
-def plan_segments(path: Path, target: Path) -> str:
-    plan = write_plan(
-        target, read_segments(path, SPLIT), split=SPLIT, selection="all", first_index=0, per_shard=512
-    )
-    return "no rows" if plan is None else f"{len(plan.shards):,} shards"
 
 
 def _count(items: Iterator[object]) -> str:

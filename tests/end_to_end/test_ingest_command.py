@@ -35,9 +35,22 @@ def test_an_ingestion_ends_with_verified_shards(
         "audioset-eval-000002.tar": 4,
     }
     assert not list((tmp_path / "out" / "_work").rglob("*.*"))
-    again = trichord(*ingest_arguments(videos, site, tmp_path / "out", "--limit", 24))
+
+
+def test_a_run_with_nothing_to_do_writes_only_what_is_missing(
+    videos: Videos, site: DemoSite, trichord: Trichord, tmp_path: Path
+) -> None:
+    arguments = ingest_arguments(videos, site, tmp_path / "out", "--limit", 4)
+    assert trichord(*arguments).returncode == 0
+    manifest, sizes = tmp_path / "out" / "manifest.duckdb", tmp_path / "out" / "sizes.json"
+    before, wanted = manifest.stat().st_mtime_ns, sizes.read_text()
+    again = trichord(*arguments)
     assert again.returncode == 0
     assert "nothing to do" in again.stdout
+    assert manifest.stat().st_mtime_ns == before
+    sizes.unlink()
+    assert trichord(*arguments).returncode == 0
+    assert sizes.read_text() == wanted
 
 
 FAILURES: dict[str, tuple[Behaviour, str]] = {
