@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -65,7 +66,14 @@ class Answer:
     def rows(self) -> Iterator[tuple[object, ...]]:
         """Each row as Python values; times carry their zone, UTC."""
         for batch in self.batches():
-            yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+            yield from zip(*map(_values, batch.columns), strict=True)
+
+
+def _values(column: pa.Array) -> list[Any]:
+    values: list[Any] = column.to_pylist()
+    if pa.types.is_decimal(column.type) and column.type.scale == 0:  # a sum of integers, in 128 bits
+        return [None if value is None else int(value) for value in values]
+    return values
 
 
 # ---------------------------------------------------------------------------------------------- open

@@ -67,7 +67,7 @@ COMMENT ON COLUMN attempts."end" IS 'Where the window ends in the video, in seco
 COMMENT ON COLUMN attempts.split IS 'AudioSet''s split: balanced_train, unbalanced_train or eval.';
 COMMENT ON COLUMN attempts.outcome IS 'What came of it: ok, or the reason why there is no sample.';
 COMMENT ON COLUMN attempts.disposition IS 'done, permanent (asking again gives the same), retryable, or blocked (about us, not the video).';
-COMMENT ON COLUMN attempts.attempts IS 'How often the media was asked for; in segments the sum over all ledgers.';
+COMMENT ON COLUMN attempts.attempts IS 'Tries in this ledger; in segments the sum over all ledgers.';
 COMMENT ON COLUMN attempts.message IS 'The error as the site, the downloader or the decoder worded it.';
 COMMENT ON COLUMN attempts.shard IS 'The shard whose ledger has this row; its tar holds the sample when outcome is ok.';
 COMMENT ON COLUMN attempts.mids IS 'Label ids such as /m/0bt9lr, in the order of the segments file.';
@@ -82,10 +82,10 @@ COMMENT ON COLUMN attempts.rms_dbfs IS 'Mean level of the sound, in dB below ful
 COMMENT ON COLUMN attempts.peak_dbfs IS 'Highest level of the sound, in dB below full scale.';
 COMMENT ON COLUMN attempts.silent_share IS 'Share of 50 ms blocks below -60 dBFS: 1 is silence.';
 COMMENT ON COLUMN attempts.stillness IS '1 when all pictures are equal, 0 when they have nothing in common.';
-COMMENT ON COLUMN attempts.still IS 'Whether the pictures count as one still.';
+COMMENT ON COLUMN attempts.still IS 'Whether stillness is so high that the picture hardly moves.';
 COMMENT ON COLUMN attempts.pcm_sha256 IS 'SHA-256 of the decoded sound: equal for equal sound, whatever its encoding.';
-COMMENT ON COLUMN attempts.sample_sha256 IS 'SHA-256 over the sample''s members.';
-COMMENT ON COLUMN attempts.sample_bytes IS 'Bytes of the sample''s members in the tar.';
+COMMENT ON COLUMN attempts.sample_sha256 IS 'SHA-256 of the sample''s part of the tar, headers included.';
+COMMENT ON COLUMN attempts.sample_bytes IS 'Bytes of the sample''s part of the tar, headers included.';
 COMMENT ON COLUMN attempts.width IS 'Of the source picture, in pixels, as stored.';
 COMMENT ON COLUMN attempts.height IS 'Of the source picture, in pixels, as stored.';
 COMMENT ON COLUMN attempts.fps IS 'Frames per second of the source.';
