@@ -22,7 +22,7 @@ from rich.text import Text
 from shards.query import Answer, View
 
 TABLE_ROWS = 100
-CELL_WIDTH = 60
+CELL_WIDTHS = (60, 44, 32)  # what a long text is cut to: the first with which all columns fit
 
 # ------------------------------------------------------------------------------------------- to read
 
@@ -33,7 +33,8 @@ def answer_table(answer: Answer, *, width: int, limit: int = TABLE_ROWS) -> Rend
     shown = [[_cell(value) for value in row] for row in rows[:limit]]
     if answer.columns[:1] == ["explain_key"]:
         return Text("\n".join(str(row[1]) for row in rows))
-    body = _table(answer, shown) if _fits(answer, shown, width) else _blocks(answer, shown)
+    cut = next((cut for cut in CELL_WIDTHS if _width(answer, shown, cut) <= width), None)
+    body = _blocks(answer, shown) if cut is None else _table(answer, shown, cut)
     return Group(body, _footer(len(rows), limit))
 
 
@@ -43,15 +44,13 @@ def _footer(found: int, limit: int) -> Text:
     return Text(f"{found:,} row{'' if found == 1 else 's'}", style="dim")
 
 
-def _fits(answer: Answer, rows: list[list[str]], width: int) -> bool:
-    widths = [
-        max(len(name), *(min(len(row[i]), CELL_WIDTH) for row in rows)) if rows else len(name)
-        for i, name in enumerate(answer.columns)
-    ]
-    return sum(widths) + 2 * len(widths) <= width
+def _width(answer: Answer, rows: list[list[str]], cut: int) -> int:
+    """Of the table whose longer texts are cut."""
+    columns = zip(answer.columns, *rows, strict=True)
+    return sum(max(len(name), *(min(len(cell), cut) for cell in cells), 0) + 2 for name, *cells in columns)
 
 
-def _table(answer: Answer, rows: list[list[str]]) -> Table:
+def _table(answer: Answer, rows: list[list[str]], cut: int) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for field in answer.schema:
         number = (
@@ -60,7 +59,10 @@ def _table(answer: Answer, rows: list[list[str]]) -> Table:
             or pa.types.is_decimal(field.type)
         )
         table.add_column(
-            Text(field.name), justify="right" if number else "left", no_wrap=True, max_width=CELL_WIDTH
+            Text(field.name),
+            justify="right" if number else "left",
+            no_wrap=True,
+            max_width=max(cut, len(field.name)),
         )
     for row in rows:
         table.add_row(*map(Text, row))
@@ -91,7 +93,7 @@ def _cell(value: object) -> str:
         return value.isoformat(sep=" ", timespec="seconds")
     if isinstance(value, list | tuple):
         return ", ".join(_pair(item) if isinstance(item, tuple) else _cell(item) for item in value)
-    return str(plain(value))
+    return " ".join(str(plain(value)).split())
 
 
 def _pair(item: tuple[object, ...]) -> str:

@@ -60,7 +60,7 @@ def _split(split: SplitStatus) -> list[RenderableType]:
     done = min(split.planned, split.attempted + split.in_work)
     return [
         split.split,
-        ProgressBar(total=max(1, split.planned), completed=done, width=BAR_WIDTH),
+        _bar(done, split.planned),
         f"{done:,}",
         f"{split.planned:,}",
         _share(done, split.planned),
@@ -68,6 +68,17 @@ def _split(split: SplitStatus) -> list[RenderableType]:
         _share(split.ok, split.attempted),
         f"{split.hours:,.1f}",
     ]
+
+
+def _bar(done: int, planned: int) -> ProgressBar:
+    return ProgressBar(
+        total=max(1, planned),
+        completed=done,
+        width=BAR_WIDTH,
+        style="bright_black",
+        complete_style="cyan",
+        finished_style="green",
+    )
 
 
 def _share(part: int, whole: int) -> str:

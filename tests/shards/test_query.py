@@ -280,6 +280,15 @@ def test_a_table_that_is_too_wide_becomes_blocks(manifest: Connection) -> None:
     assert f"pcm_sha256{'':10}{1:064x}" in wide
 
 
+def test_long_texts_are_cut_before_a_table_becomes_blocks(manifest: Connection) -> None:
+    asked = "select 'a' as first, repeat('long ', 30) as message, 'z' as last"
+    lines = printed(answer_table(run_query(manifest, asked), width=60), 60).splitlines()
+    [row] = [line for line in lines if "long" in line]
+    assert row.split()[0] == "a"
+    assert "…" in row
+    assert row.split()[-1] == "z"
+
+
 def test_a_table_says_when_there_is_more(manifest: Connection) -> None:
     shown = printed(answer_table(run_query(manifest, "select i from range(1000) as r(i)"), width=80, limit=5))
     assert "the first 5 rows; --format csv, json or parquet gives all" in shown
