@@ -228,6 +228,13 @@ def test_every_option_named_in_the_text_exists(group: typer.core.TyperGroup) -> 
         assert named <= known, f"{page.name} names {sorted(named - known)}"
 
 
+def test_every_python_program_shown_exists() -> None:
+    shown = {tuple(words[:3]) for block in SHELL for words in commands(block) if words[0] == "python"}
+    files = {words[1] if words[1] != "-m" else words[2].replace(".", "/") + ".py" for words in shown}
+    assert files
+    assert [file for file in files if not (ROOT / file).is_file()] == []
+
+
 def test_every_make_target_shown_exists() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.M))
     shown = {words[1] for block in SHELL for words in commands(block) if words[0] == "make"}
