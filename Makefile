@@ -4,7 +4,7 @@ BIN := .venv/bin
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 EXTRAS := ingest,s3,flows
 
-.PHONY: install demo test check bench docs clean constraints
+.PHONY: install demo test check bench docs clean openclip constraints
 
 install: .venv/.installed
 
@@ -20,12 +20,21 @@ check: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: check
+test: check openclip
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
 # Nothing is built: the pages are Markdown, and what they show is run.
 docs: install
 	$(BIN)/python -m pytest tests/end_to_end/test_docs_commands.py
+
+# open_clip's own loader wants an older webdataset than ours: an environment of its own, about 5 GB with torch.
+openclip: .venv-openclip/.installed
+
+.venv-openclip/.installed: | .venv/.installed
+	test -x .venv-openclip/bin/python || $(PYTHON) -m venv .venv-openclip
+	$(BIN)/uv pip install --quiet --python .venv-openclip/bin/python \
+		'open_clip_torch>=3.3,<4' 'torch>=2.14,<2.15' 'torchvision>=0.29,<0.30' 'webdataset<=0.2.86' pandas
+	touch $@
 
 clean:
 	rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache demo

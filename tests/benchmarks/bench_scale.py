@@ -1,6 +1,6 @@
 """What AudioSet's size costs: planning it, going on over thousands of finished shards, memory.
 
-Run from the project's root: python -m tests.benchmarks.bench_scale [ROWS]
+    python tests/benchmarks/bench_scale.py [ROWS]
 
 Each measurement is a process of its own, with its wall time, its CPU time and its peak memory.
 """
@@ -18,13 +18,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from bench_planning import CLASSES, ROWS, SPLIT, write_rows
 
 from pipeline.ffmpeg import find_program
 from shards.layout import ledger_name
 from shards.ledger import SCHEMA, SHARD_KEY, ShardRecord
 from shards.plan import Plan, read_plans
 from shards.store import open_store
-from tests.benchmarks.bench_planning import CLASSES, ROWS, SPLIT, write_rows
 
 ENDS = "048AEIMQUYcgkosw"
 PREPARE = """
@@ -51,13 +51,13 @@ def main(rows: int = ROWS) -> None:
 def _plan_and_resume(segments: Path, out: Path) -> None:
     prepare = (sys.executable, "-c", PREPARE, str(segments), str(out), SPLIT)
     ingest = (*TRICHORD, "ingest", "--segments", str(segments), "--out", str(out), "--split", SPLIT)
-    _measured("plan", prepare)
+    _measured("plan (bar: 30 s, 1024 MiB)", prepare)
     (plan,) = read_plans(open_store(out), SPLIT)
     finish_all(out, plan)
     _measured("plan again, all shards finished", prepare)
     _measured("the first ingest after that", ingest)
-    _measured("ingest with nothing to do", ingest)
-    _measured("status", (*TRICHORD, "status", str(out), "--json"), show=False)
+    _measured("ingest, nothing to do (bar: 10 s)", ingest)
+    _measured("status (bar: 10 s)", (*TRICHORD, "status", str(out), "--json"), show=False)
     _measured("ingest --dry-run", (*ingest, "--dry-run"), show=False)
 
 
@@ -131,7 +131,7 @@ def _measured(name: str, command: Sequence[str], *, show: bool = True) -> None:
     assert process.returncode == 0, f"{name}: exit code {process.returncode}"
     wall, cpu = time.perf_counter() - begun, used.ru_utime + used.ru_stime
     cost = f"{wall:7.2f} s wall {cpu:7.2f} s CPU {used.ru_maxrss / 1024:6.0f} MiB"
-    print(f"{name:32} {cost}   {said if show else ''}", flush=True)
+    print(f"{name:36} {cost}   {said if show else ''}", flush=True)
 
 
 if __name__ == "__main__":
