@@ -47,8 +47,8 @@ def _parts(status: Status) -> Iterator[RenderableType]:
 
 def _splits(status: Status) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    table.add_column("split")
-    table.add_column("", width=BAR_WIDTH)
+    table.add_column("split", no_wrap=True)
+    table.add_column("", max_width=BAR_WIDTH)  # gives way where a terminal is narrow
     for name in ("done", "planned", "share", "ok", "yield", "hours"):
         table.add_column(name, justify="right", no_wrap=True)
     for split in status.splits:
@@ -66,7 +66,7 @@ def _split(split: SplitStatus) -> list[RenderableType]:
         _share(done, split.planned),
         Text(f"{split.ok:,}", style="green"),
         _share(split.ok, split.attempted),
-        f"{split.hours:,.1f}",
+        f"{split.hours:,.1f}" if split.hours >= 10 else f"{split.hours:.2f}",
     ]
 
 
@@ -152,7 +152,7 @@ def _worker(worker: WorkerStatus) -> list[RenderableType]:
 
 
 def _identity(identity: IdentityStatus) -> Text:
-    until = f" until {_clock(identity.until)}" if identity.until else ""
+    until = f" until {_clock(identity.until, seconds=True)}" if identity.until else ""
     why = f" ({identity.reason})" if identity.reason else ""
     word = "probing" if identity.state == "probing" else f"blocked{until}"
     return Text(f"identity {identity.label}: {word}{why}", style="red")
@@ -176,8 +176,8 @@ def _since(epoch_s: float | None) -> str:
     return "" if epoch_s is None else f" since {_clock(epoch_s)}"
 
 
-def _clock(epoch_s: float) -> str:
-    return datetime.fromtimestamp(epoch_s).astimezone().strftime("%Y-%m-%d %H:%M")
+def _clock(epoch_s: float, *, seconds: bool = False) -> str:
+    return datetime.fromtimestamp(epoch_s).astimezone().strftime("%Y-%m-%d %H:%M" + ":%S" * seconds)
 
 
 def duration(seconds: float) -> str:
