@@ -20,9 +20,10 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from flows.flow_settings import settings_of
 from flows.shard_worker import build_planned_shard, stop_workers
 from pipeline.ingest import Summary, finish, prepare, summarise
-from pipeline.settings import SettingsError
+from pipeline.settings import IngestSettings, SettingsError
 from pipeline.worker import BUILDERS
 from shards.outcome import Disposition
+from shards.publication import publish_manifest
 from shards.store import open_store
 
 RETRIES = 2
@@ -86,7 +87,7 @@ def ingest_audioset(
     log = get_run_logger()
     log.info("%s: %d segments planned, %d shards to build", settings.out, todo.segments, len(todo.shards))
     with task_runner_of(runner) as tasks, _stopping_workers(tasks):
-        outcomes = _build_all(tasks, settings.to_json(), todo.shards)
+        outcomes = _build_all(tasks, settings, todo.shards)
     store = open_store(settings.out)
     finish(store)
     summary = summarise(settings, store, todo, outcomes)
@@ -118,17 +119,19 @@ def _stopping_workers(tasks: TaskRunner[Any]) -> Iterator[None]:
         raise
 
 
-def _build_all(tasks: TaskRunner[Any], settings: str, shards: Sequence[str]) -> Counter[str]:
+def _build_all(tasks: TaskRunner[Any], settings: IngestSettings, shards: Sequence[str]) -> Counter[str]:
     """Every shard as a task; outcomes are added up as they end, and the first failure travels at the end."""
     outcomes: Counter[str] = Counter()
     if not shards:
         return outcomes
-    futures = [tasks.submit(build_shard_task, {"settings": settings, "shard": shard}) for shard in shards]
+    store, told = open_store(settings.out), settings.to_json()
+    futures = [tasks.submit(build_shard_task, {"settings": told, "shard": shard}) for shard in shards]
     failed: list[PrefectFuture[Any]] = []
     for future in _with_progress(futures):
         future.wait()  # a task on Dask has its state only then
         if future.state.is_completed():
             outcomes.update(future.result())
+            publish_manifest(store)  # throttled: whoever looks meanwhile finds a recent one
         else:
             failed.append(future)
     for future in failed:
