@@ -14,6 +14,10 @@ install: .venv/.installed
 	$(UV) -e '.[$(EXTRAS)]' --constraints constraints.txt --group dev
 	touch $@
 
+# Everything that a person does with this project, on made-up videos: no network, two minutes.
+demo: install
+	$(BIN)/python -m flows.demo
+
 check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -26,6 +30,10 @@ test: check openclip
 # Nothing is built: the pages are Markdown, and what they show is run.
 docs: install
 	$(BIN)/python -m pytest tests/end_to_end/test_docs_commands.py
+
+# Ratios, each beside the bar that it is held to.
+bench: install
+	for bench in tests/benchmarks/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
 
 # open_clip's own loader wants an older webdataset than ours: an environment of its own, about 5 GB with torch.
 openclip: .venv-openclip/.installed

@@ -105,23 +105,30 @@ def _format_of(out: str, format: str) -> str:
 
 
 def run_sheet(dataset: str, out: str, *, where: str | None, limit: int, seed: int) -> None:
-    with _dataset(dataset) as store, contextlib.closing(open_manifest(store)) as manifest:
-        condition = f"outcome = 'ok' and ({where})" if where else "outcome = 'ok'"
-        answer = run_query(manifest, f"select shard, key from segments where {condition}")
-        chosen = sorted(
-            ((str(shard), str(key)) for shard, key in answer.rows()), key=lambda row: _lot(row, seed)
-        )
-        cards = list(_cards(store, sorted(chosen[:limit])))
-    if not cards:
+    with _dataset(dataset) as store:
+        shown = write_sheet(store, Path(out), where=where, limit=limit, seed=seed)
+    if not shown:
         raise fail(
             f"no sample of {dataset} fulfils {where!r}; try another --where"
             if where
             else f"{dataset} has no sample"
         )
-    write_contact_sheet(
-        cards, Path(out), title=f"{len(cards)} of {len(chosen)} samples of {dataset}", lead=where or ""
-    )
-    print(f"{out}: {len(cards)} samples, open it in a browser")
+    print(f"{out}: {shown} samples, open it in a browser")
+
+
+def write_sheet(store: Store, target: Path, *, where: str | None, limit: int, seed: int) -> int:
+    """Write the contact sheet of some samples, drawn by lot; how many there are on it. None: no file."""
+    with contextlib.closing(open_manifest(store)) as manifest:
+        condition = f"outcome = 'ok' and ({where})" if where else "outcome = 'ok'"
+        answer = run_query(manifest, f"select shard, key from segments where {condition}")
+        chosen = sorted(
+            ((str(shard), str(key)) for shard, key in answer.rows()), key=lambda row: _lot(row, seed)
+        )
+    cards = list(_cards(store, sorted(chosen[:limit])))
+    if cards:
+        title = f"{len(cards)} of {len(chosen)} samples of {store.url}"
+        write_contact_sheet(cards, target, title=title, lead=where or "")
+    return len(cards)
 
 
 def _lot(row: tuple[str, str], seed: int) -> bytes:
