@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -54,7 +54,8 @@ def _handler(site: ReleaseSite) -> type[BaseHTTPRequestHandler]:
             self.send_response(206 if wanted and site.ranges else 200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body[: site.break_after.pop(0)] if site.break_after else body)
+            with suppress(ConnectionError):  # a client may have read enough
+                self.wfile.write(body[: site.break_after.pop(0)] if site.break_after else body)
 
         def log_message(self, *_: object) -> None:
             pass

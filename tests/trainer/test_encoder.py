@@ -173,11 +173,16 @@ def test_encode_audio_resamples_to_the_towers_rate(encoder: Encoder) -> None:
     assert seen == [(2, 3, RATE)]
 
 
-def test_encoding_passes_gradients_and_embedding_does_not(encoder: Encoder) -> None:
-    assert encoder.encode_audio(torch.rand(1, 1, 50), RATE).requires_grad
+def test_gradients_pass_in_training_and_always_through_forward() -> None:
+    encoder, waveform = tiny_encoder(), torch.rand(1, 1, 50)
+    assert not encoder.encode_audio(waveform, RATE).requires_grad
+    assert encoder(audio=waveform).audio.requires_grad
+    encoder.train()
+    assert encoder.encode_audio(waveform, RATE).requires_grad
     assert encoder.encode_text("cat").requires_grad
-    assert not encoder.embed_audio([(torch.rand(1, 50), RATE)]).requires_grad
-    assert not encoder.embed_text("cat").requires_grad
+    assert not encoder.embed_audio([(waveform[0], RATE)]).requires_grad
+    with torch.no_grad():
+        assert not encoder.encode_text("cat").requires_grad
 
 
 def test_an_unreadable_file_is_named(encoder: Encoder, tmp_path: Path) -> None:

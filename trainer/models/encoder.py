@@ -33,9 +33,10 @@ class Encoder(nn.Module):
     What a tower offers beside its forward: an audio tower `sample_rate` in Hz, for waveforms (B, C, T) in
     [-1, 1]; an image tower `pixels(pictures)`; a text tower `tokens(texts, truncate=…)`.
 
-    `forward` is what training calls: prepared tensors in, unit-length `Embeddings` out. The `encode_…`
-    methods take what a person has at hand and give embeddings as the towers make them, not normalised; both
-    pass gradients. The `embed_…` methods take files, compute without gradients and give unit length.
+    `forward` is what training calls: prepared tensors in, unit-length `Embeddings` out, with gradients. The
+    `encode_…` methods take what a person has at hand and give embeddings as the towers make them, not
+    normalised; they pass gradients in training mode only. The `embed_…` methods take files and give unit
+    length.
     """
 
     def __init__(
@@ -136,7 +137,9 @@ class Encoder(nn.Module):
         return rows[torch.tensor([place[text] for text in texts], device=rows.device)]
 
     def _run(self, tower: nn.Module, inputs: Tensor) -> Tensor:
-        with nullcontext() if self.training else exact_arithmetic():
+        """In evaluation mode exactly and without gradients, in training mode as training does."""
+        learns = self.training and torch.is_grad_enabled()
+        with nullcontext() if self.training else exact_arithmetic(), torch.set_grad_enabled(learns):
             embeddings: Tensor = tower(inputs)
             return embeddings
 
