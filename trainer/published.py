@@ -35,6 +35,8 @@ class PublishedFile:
 
 
 # Sizes and hashes of the first five: the git-lfs pointers of the AudioCLIP and ESResNeXt-fbsp repositories.
+# Only the first two are named by the release page's readers; CLIP.pt and ESRNXFBSP.pt are known from the pointers,
+# so if the release does not carry them, a clone with git-lfs does: fetch --from assets/CLIP.pt.
 FILES = (
     PublishedFile(
         name="audioclip-full",
