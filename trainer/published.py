@@ -35,8 +35,8 @@ class PublishedFile:
 
 
 # Sizes and hashes of the first five: the git-lfs pointers of the AudioCLIP and ESResNeXt-fbsp repositories.
-# Only the first two are named by the release page's readers; CLIP.pt and ESRNXFBSP.pt are known from the pointers,
-# so if the release does not carry them, a clone with git-lfs does: fetch --from assets/CLIP.pt.
+# Of AudioCLIP's release page only Full and Partial are confirmed; CLIP.pt and ESRNXFBSP.pt are known from the
+# pointers: if the page lacks them, a clone with git-lfs has them, for fetch --from.
 FILES = (
     PublishedFile(
         name="audioclip-full",
