@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from trainer.models.attention_gate import AttentionGate
 from trainer.models.bottleneck import residual_stage
 from trainer.models.convolution import convolve_and_normalise
-from trainer.models.fbsp import BANDS, SAMPLE_RATE, FbspSpectrogram, blackman_harris
-from trainer.models.framing import FRAME, frame_count
+from trainer.models.fbsp import BANDS, SAMPLE_RATE, FbspSpectrogram
+from trainer.models.framing import frame_count
 
 FEATURES = 2048
 
@@ -21,19 +21,18 @@ class ESResNeXt(nn.Module):
 
     1024 is AudioCLIP's embedding; 527, 50 and 10 are the class logits of AudioSet, ESC-50 and UrbanSound8K.
 
-    The names of parameters and buffers are those of the published files, whose prefix is `audio.` or none.
+    The names of parameters and buffers are those of the published files, whose prefix is `audio.` or none, but
+    for two: their `window` is `fbsp.window` here, and their `fbsp.bias`, of shape (0,), is absent.
 
     Channels are heard one by one and their features summed, as published: a doubled mono sound has twice the
     features. In training each channel makes its own batch statistics.
     """
 
     sample_rate = SAMPLE_RATE
-    window: Tensor
 
     def __init__(self, outputs: int = 1024, *, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.fbsp = FbspSpectrogram()
-        self.register_buffer("window", blackman_harris(FRAME))
         self.conv1 = nn.Conv2d(BANDS, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.layer1 = residual_stage(64, 128, blocks=3, stride=1)
@@ -57,13 +56,11 @@ class ESResNeXt(nn.Module):
         clips share batch statistics and must be of one length.
         """
         if lengths is None:
-            return self._outputs(self.fbsp(waveform, self.window))
+            return self._outputs(self.fbsp(waveform))
         self._check_lengths(waveform, lengths)
         rows: list[Tensor] = [waveform] * len(lengths)
         for group in _by_frames(lengths):
-            decibels = torch.cat(
-                [self.fbsp(waveform[b : b + 1, :, : lengths[b]], self.window) for b in group]
-            )
+            decibels = torch.cat([self.fbsp(waveform[b : b + 1, :, : lengths[b]]) for b in group])
             for b, row in zip(group, self._outputs(decibels), strict=True):
                 rows[b] = row
         return torch.stack(rows)

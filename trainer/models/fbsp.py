@@ -41,6 +41,7 @@ class FbspSpectrogram(nn.Module):
     depends on no other clip in its batch, to the last bit.
     """
 
+    window: Tensor
     time: Tensor
 
     def __init__(self) -> None:
@@ -48,23 +49,23 @@ class FbspSpectrogram(nn.Module):
         self.m = nn.Parameter(torch.zeros(FILTERS))
         self.fb = nn.Parameter(torch.ones(FILTERS))
         self.fc = nn.Parameter(torch.arange(FILTERS, dtype=torch.float32))
-        self.register_buffer("bias", torch.zeros(0))  # published files hold it; it adds nothing
+        self.register_buffer("window", blackman_harris(FRAME))
         # float32, both ends included. Made once: phases reach 3200 rad, and devices differ on linspace
         time = math.pi * torch.linspace(-1, 1, TAPS, dtype=torch.float32) + EPSILON
         self.register_buffer("time", time, persistent=False)
         self._kept: Memo[tuple[Tensor, ...]] = Memo()
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # PyTorch's; a graph could not set precision
-    def forward(self, waveform: Tensor, window: Tensor) -> Tensor:
+    def forward(self, waveform: Tensor) -> Tensor:
         """(B, C, T) in [-1, 1] at 44.1 kHz -> decibels (B, C, 3, 341, frames), channels last in memory.
 
-        `window` (1654,) weighs each frame. No gradient goes to the waveform. Raises ValueError and TypeError
-        for another shape or type; a NaN spoils its own row only.
+        No gradient goes to the waveform. Raises ValueError and TypeError for another shape or type; a NaN
+        spoils its own row only.
         """
         self._check(waveform)
         with torch.autocast(waveform.device.type, enabled=False), float32_arithmetic():
             signals = as_published(waveform.detach().flatten(0, 1).to(self.m.dtype))
-            rows = (self._learnt if self._learns() else self._one_by_one)(signals, window)
+            rows = (self._learnt if self._learns() else self._one_by_one)(signals)
         return rows.reshape(*waveform.shape[:2], *rows.shape[1:])
 
     def filters(self) -> Tensor:
@@ -84,14 +85,14 @@ class FbspSpectrogram(nn.Module):
     def _learns(self) -> bool:
         return torch.is_grad_enabled() and any(parameter.requires_grad for parameter in self.parameters())
 
-    def _learnt(self, signals: Tensor, window: Tensor) -> Tensor:
-        projected: Tensor = _Projection.apply(framed(signals), window, *self._runs())
+    def _learnt(self, signals: Tensor) -> Tensor:
+        projected: Tensor = _Projection.apply(framed(signals), self.window, *self._runs())
         return _decibels(projected)
 
-    def _one_by_one(self, signals: Tensor, window: Tensor) -> Tensor:
+    def _one_by_one(self, signals: Tensor) -> Tensor:
         """Decibels of each row computed alone: in one product, the batch may decide how sums are rounded."""
         runs = self._kept.get((self.m, self.fb, self.fc), self._runs)
-        return torch.cat([_decibels(_project(framed(row[None]), window, runs)) for row in signals])
+        return torch.cat([_decibels(_project(framed(row[None]), self.window, runs)) for row in signals])
 
     def _runs(self) -> tuple[Tensor, ...]:
         """The 1654 taps that meet a sample, in runs (2046, ≤ 384); real parts come first."""
