@@ -1,0 +1,238 @@
+"""Commands of a person with a sound and a model: published weights, embeddings, names for sounds."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Table
+
+# torch takes seconds to import: a command imports the trainer when it runs, so that --help answers at once
+
+models_app = typer.Typer(no_args_is_help=True, help="Models: weights, embeddings, classification.")
+weights_app = typer.Typer(no_args_is_help=True, help="Published weights by name: list, fetch, verify.")
+models_app.add_typer(weights_app, name="weights")
+
+Model = Annotated[str, typer.Option("--model", help="Published name, weights file or run folder.")]
+Device = Annotated[str, typer.Option(help="auto, cuda, mps or cpu.")]
+ProfileName = Annotated[
+    str | None, typer.Option("--profile", help="paper or released [default: the model's own, else paper].")
+]
+Mono = Annotated[bool, typer.Option("--mono/--channels", help="Average the channels, or sum their features.")]
+WindowLength = Annotated[
+    float, typer.Option("--window", min=0.0, help="Seconds per vector of a long sound; 0: whole files.")
+]
+Files = Annotated[list[Path] | None, typer.Argument(help="Sounds, videos, pictures, or folders of them.")]
+Names = Annotated[list[str] | None, typer.Argument(help="Names of published files [default: all].")]
+
+
+@weights_app.command("list")
+def list_weights() -> None:
+    """What is published: names, sizes, licences, and what is in the cache."""
+    from trainer.fetch import cache_folder, cached, read_record
+    from trainer.published import FILES
+
+    table = Table("name", "content", "bytes", "sha256", "licence", "cached")
+    for file in FILES:
+        record = read_record(file, cache_folder())
+        size = file.size or (record.size if record else None)
+        sha256 = file.sha256 or (record.sha256 if record else f"{file.sha256_begins}… not known")
+        here = "yes" if cached(file, cache_folder()) else "no"
+        table.add_row(
+            file.name, file.content, f"{size:,}" if size else "not known", sha256[:12], file.licence, here
+        )
+    Console().print(table)
+
+
+@weights_app.command("fetch")
+def fetch_weights(
+    names: Annotated[list[str], typer.Argument(help="Names of published files.")],
+    source: Annotated[
+        Path | None, typer.Option("--from", help="A copy at hand, instead of the network; for one name.")
+    ] = None,
+) -> None:
+    """Bring published files into the cache, checked; a broken download is resumed."""
+    from trainer.fetch import FetchError, cache_folder, fetch
+    from trainer.published import UnknownName, published_file
+
+    if source is not None and len(names) != 1:
+        _fail(f"--from {source} is one file, for {len(names)} names; expected one name")
+    try:
+        for file in [published_file(name) for name in names]:
+            with _download_bar() as bar:
+                task = bar.add_task(file.name, total=file.size)
+
+                def report(done: int, total: int | None, task: Any = task, bar: Progress = bar) -> None:
+                    bar.update(task, completed=done, total=total)
+
+                path = fetch(file, cache_folder(), source=source, report=report)
+            typer.echo(path)
+            if file.sha256 is None:
+                typer.echo(
+                    f"{file.name}: its full sha256 was not known; what came is recorded beside it", err=True
+                )
+    except (FetchError, UnknownName) as error:
+        _fail(str(error))
+
+
+@weights_app.command("verify")
+def verify_weights(names: Names = None) -> None:
+    """Read the cached files again and compare every byte's hash."""
+    from trainer.fetch import FetchError, cache_folder, cached, verify
+    from trainer.published import FILES, UnknownName, published_file
+
+    failures = 0
+    try:
+        files = [published_file(name) for name in names or ()]
+    except UnknownName as error:
+        _fail(str(error))
+    for file in files or [file for file in FILES if cached(file, cache_folder())]:
+        try:
+            record = verify(file, cache_folder())
+            typer.echo(f"{file.name}: whole, {record.size:,} bytes, sha256 {record.sha256[:12]}…")
+        except FetchError as error:
+            failures += 1
+            typer.echo(f"{file.name}: {error}", err=True)
+    raise typer.Exit(1 if failures else 0)
+
+
+@models_app.command()
+def embed(
+    files: Files = None,
+    model: Model = "audioclip-full",
+    text: Annotated[
+        list[str] | None, typer.Option("--text", help="A text to embed; may be repeated.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="The Parquet file to write.")] = Path(
+        "embeddings.parquet"
+    ),
+    mono: Mono = True,
+    window: WindowLength = 10.0,
+    device: Device = "auto",
+    profile: ProfileName = None,
+) -> None:
+    """Vectors of sounds, pictures and texts, as rows of a Parquet file. Exit code 1: some were skipped."""
+    if not files and not text:
+        _fail("nothing to embed; expected files, folders, or --text")
+    encoder = _loaded(model, device, profile)
+    from trainer.embed import embed_files, embed_texts, found_files, write_embeddings
+
+    with _file_bar() as bar:
+        paths = bar.track(list(found_files(files or [])), description="embedding")
+        rows = (
+            row
+            for part in (
+                embed_texts(encoder, text or []),
+                embed_files(encoder, paths, mono=mono, window_s=window or None),
+            )
+            for row in part
+        )
+        written, skipped = write_embeddings(rows, out, fingerprint=encoder.fingerprint(), size=encoder.size)
+    for failure in skipped:
+        typer.echo(f"skipped {failure.what[:200]}: {failure.reason}", err=True)
+    typer.echo(f"{written} rows in {out}" + (f", {len(skipped)} skipped" if skipped else ""))
+    raise typer.Exit(1 if skipped else 0)
+
+
+@models_app.command()
+def classify(
+    files: Files,
+    labels: Annotated[
+        str,
+        typer.Option(
+            help="Names with commas between, a file of them, esc50, audioset, or a data set's folder."
+        ),
+    ],
+    model: Model = "audioclip-full",
+    prompt: Annotated[
+        str, typer.Option(help="The text that stands for a name, which goes where {} is.")
+    ] = "{}",
+    multi: Annotated[bool, typer.Option("--multi", help="Judge each name alone, by its cosine.")] = False,
+    top: Annotated[int, typer.Option(min=1, help="At most so many names.")] = 1,
+    min_score: Annotated[float | None, typer.Option(help="Leave out names below this score.")] = None,
+    class_table: Annotated[
+        Path | None, typer.Option(help="AudioSet's class_labels_indices.csv, for --labels audioset.")
+    ] = None,
+    mono: Mono = True,
+    window: WindowLength = 10.0,
+    device: Device = "auto",
+    profile: ProfileName = None,
+) -> None:
+    """The names that fit best, a line per sound, picture, or window of a long sound."""
+    from trainer.class_names import ClassNamesError, class_names
+
+    try:
+        names = class_names(labels, table=class_table)
+    except ClassNamesError as error:
+        _fail(str(error))
+    encoder = _loaded(model, device, profile)
+    from trainer import classify as classifying
+    from trainer.embed import Skipped, found_files
+
+    failures = 0
+    try:
+        for answer in classifying.classify(
+            encoder,
+            found_files(files or []),
+            names,
+            prompt=prompt,
+            multi=multi,
+            top=top,
+            min_score=min_score,
+            mono=mono,
+            window_s=window or None,
+        ):
+            if isinstance(answer, Skipped):
+                failures += 1
+                typer.echo(f"skipped {answer.what}: {answer.reason}", err=True)
+            else:
+                typer.echo(_line(answer))
+    except ValueError as error:
+        _fail(str(error))
+    raise typer.Exit(1 if failures else 0)
+
+
+def _line(answer: Any) -> str:
+    span = "" if answer.start is None else f"{answer.start:.1f}–{answer.end:.1f} s"
+    names = ", ".join(f"{scored.name} {scored.score:.3f}" for scored in answer.names) or "none of these"
+    return "\t".join((answer.path, span, names))
+
+
+def _loaded(model: str, device: str, profile: str | None) -> Any:
+    from trainer.fetch import FetchError
+    from trainer.models import load_model
+
+    try:
+        return load_model(model, device=device, profile=profile)
+    except (FetchError, ValueError) as error:
+        _fail(str(error))
+
+
+def _fail(message: str) -> Any:
+    typer.echo(message, err=True)
+    raise typer.Exit(2)
+
+
+def _file_bar() -> Progress:
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    return Progress(
+        *columns, TimeRemainingColumn(), console=Console(stderr=True), disable=not sys.stderr.isatty()
+    )
+
+
+def _download_bar() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    return Progress(
+        *columns, TimeRemainingColumn(), console=Console(stderr=True), disable=not sys.stderr.isatty()
+    )

@@ -1,0 +1,144 @@
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+import torch
+from tiny_models import RATE, tiny_encoder
+
+from trainer.class_names import ESC50, ClassNamesError, class_names
+from trainer.classify import Answer, classify, prompted
+from trainer.embed import Skipped, embed_files, found_files, write_embeddings
+from trainer.models.encoder import Encoder
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return tiny_encoder()
+
+
+@pytest.fixture
+def sounds(tmp_path: Path) -> list[Path]:
+    for index in range(3):
+        noise = 0.1 * np.random.default_rng(index).standard_normal(RATE // 2)
+        soundfile.write(tmp_path / f"{index}.wav", noise, RATE)
+    return found(tmp_path)
+
+
+def found(folder: Path) -> list[Path]:
+    return list(found_files([folder]))
+
+
+def answers(encoder: Encoder, sounds: list[Path], **options: object) -> list[Answer]:
+    made = list(classify(encoder, sounds, ["rain", "wind", "dog"], **options))  # type: ignore[arg-type]
+    return [answer for answer in made if isinstance(answer, Answer)]
+
+
+def test_single_scores_are_probabilities_and_multi_scores_cosines(
+    encoder: Encoder, sounds: list[Path]
+) -> None:
+    [single, *_], [multi, *_] = answers(encoder, sounds, top=3), answers(encoder, sounds, top=3, multi=True)
+    assert sum(scored.score for scored in single.names) == pytest.approx(1, abs=1e-5)
+    cosines = (encoder.embed_audio([sounds[0]]) @ encoder.embed_text(["rain", "wind", "dog"]).T)[0]
+    assert {s.name: s.score for s in multi.names} == pytest.approx(
+        dict(zip(("rain", "wind", "dog"), cosines.tolist(), strict=True)), abs=1e-5
+    )
+    assert [scored.name for scored in single.names] == [scored.name for scored in multi.names]
+    logits = encoder.scales()["audio_text"] * cosines
+    assert single.names[0].score == pytest.approx(torch.softmax(logits, 0).max().item(), abs=1e-4)
+
+
+def test_top_and_the_least_score_bound_the_names(encoder: Encoder, sounds: list[Path]) -> None:
+    assert [len(answer.names) for answer in answers(encoder, sounds, top=2)] == [2, 2, 2]
+    assert [answer.names for answer in answers(encoder, sounds, min_score=1.1)] == [(), (), ()]
+
+
+def test_a_file_that_cannot_be_read_takes_its_place_among_the_answers(
+    encoder: Encoder, sounds: list[Path]
+) -> None:
+    sounds[1].write_bytes(b"nothing")
+    made = list(classify(encoder, sounds, ["rain"]))
+    assert [type(item) for item in made] == [Answer, Skipped, Answer]
+
+
+def test_a_prompt_stands_around_every_name() -> None:
+    assert prompted(["rain", "{}"], "the sound of {}") == ["the sound of rain", "the sound of {}"]
+    with pytest.raises(ValueError, match="no place for the name"):
+        prompted(["rain"], "the sound")
+
+
+# -- names
+
+
+def test_names_come_from_a_list_a_file_or_a_table(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("rain\n\n sea waves \nrain\n")
+    table = 'index,mid,display_name\n0,/m/09x0r,"Speech, male"\n1,/m/05zppz,Dog\n'
+    (tmp_path / "class_labels_indices.csv").write_text(table)
+    rows = {"index": [1, None, 0], "name": ["Dog", "Animal", "Speech"], "mid": ["a", "b", "c"]}
+    pq.write_table(pa.table(rows), tmp_path / "labels.parquet")
+    assert class_names("rain, sea waves ,rain") == ("rain", "sea waves")
+    assert class_names(str(tmp_path / "names.txt")) == ("rain", "sea waves")
+    assert class_names("audioset", table=tmp_path / "class_labels_indices.csv") == ("Speech, male", "Dog")
+    assert class_names(str(tmp_path)) == ("Speech", "Dog")
+    assert class_names("audioset", table=tmp_path) == ("Speech", "Dog")
+
+
+def test_esc50_has_its_fifty_classes_in_five_groups_of_ten() -> None:
+    assert class_names("esc50") == ESC50
+    assert len(set(ESC50)) == 50
+    assert [ESC50[target] for target in (0, 10, 20, 30, 40)] == [
+        "dog",
+        "rain",
+        "crying baby",
+        "door wood knock",
+        "helicopter",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (" , ", "holds no names"),
+        ("missing.csv", "no file missing.csv"),
+        ("audioset", "class_labels_indices.csv"),
+    ],
+)
+def test_names_that_cannot_be_had_are_explained(
+    labels: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ClassNamesError, match=message):
+        class_names(labels)
+
+
+def test_a_table_without_names_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "b.parquet").write_bytes(b"no parquet")
+    with pytest.raises(ClassNamesError, match="no column display_name"):
+        class_names(str(tmp_path / "a.csv"))
+    with pytest.raises(ClassNamesError, match="cannot be read"):
+        class_names(str(tmp_path / "b.parquet"))
+
+
+# -- rows
+
+
+def test_many_rows_are_written_in_groups(encoder: Encoder, sounds: list[Path], tmp_path: Path) -> None:
+    rows = [row for _ in range(400) for row in embed_files(encoder, sounds[:1])] * 3
+    written, skipped = write_embeddings(rows, tmp_path / "out.parquet", fingerprint="f", size=encoder.size)
+    assert (written, skipped) == (1200, [])
+    file = pq.ParquetFile(tmp_path / "out.parquet")
+    assert file.metadata.num_row_groups == 2
+    assert file.schema_arrow.field("vector").type == pa.list_(pa.float32(), encoder.size)
+
+
+def test_a_writer_that_fails_leaves_no_file_under_the_name(encoder: Encoder, tmp_path: Path) -> None:
+    def rows() -> object:
+        yield Skipped(what="a", reason="b")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_embeddings(rows(), tmp_path / "out.parquet", fingerprint="f", size=encoder.size)  # type: ignore[arg-type]
+    assert not (tmp_path / "out.parquet").exists()
