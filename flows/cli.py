@@ -8,7 +8,7 @@ import typer
 
 app = typer.Typer(
     name="trichord",
-    help="AudioSet from CSV rows to verified shards with a manifest in SQL.",
+    help="AudioSet from CSV rows to verified shards with a manifest in SQL, and models that hear it.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -54,11 +54,13 @@ def main() -> None:
 
 def _mount() -> None:
     import flows.dataset_commands as dataset_commands
+    from flows.cli_models import models_app
 
     app.command("status", rich_help_panel="Data")(dataset_commands.status)
     app.command("verify", rich_help_panel="Data")(dataset_commands.verify)
     app.command("manifest", rich_help_panel="Data")(dataset_commands.manifest)
     app.command("sheet", rich_help_panel="Data")(dataset_commands.sheet)
+    app.add_typer(models_app)
 
 
 if __name__ == "__main__":

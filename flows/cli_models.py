@@ -22,7 +22,7 @@ from rich.table import Table
 
 models_app = typer.Typer(no_args_is_help=True, help="Models: weights, embeddings, classification.")
 weights_app = typer.Typer(no_args_is_help=True, help="Published weights by name: list, fetch, verify.")
-models_app.add_typer(weights_app, name="weights")
+models_app.add_typer(weights_app, name="weights", rich_help_panel="Models")
 
 Model = Annotated[str, typer.Option("--model", help="Published name, weights file or run folder.")]
 Device = Annotated[str, typer.Option(help="auto, cuda, mps or cpu.")]
@@ -104,10 +104,10 @@ def verify_weights(names: Names = None) -> None:
         except FetchError as error:
             failures += 1
             typer.echo(f"{file.name}: {error}", err=True)
-    raise typer.Exit(1 if failures else 0)
+    raise typer.Exit(3 if failures else 0)
 
 
-@models_app.command()
+@models_app.command(rich_help_panel="Models")
 def embed(
     files: Files = None,
     model: Model = "audioclip-full",
@@ -122,7 +122,7 @@ def embed(
     device: Device = "auto",
     profile: ProfileName = None,
 ) -> None:
-    """Vectors of sounds, pictures and texts, as rows of a Parquet file. Exit code 1: some were skipped."""
+    """Vectors of sounds, pictures and texts, as rows of a Parquet file. Exit code 3: some were skipped."""
     if not files and not text:
         _fail("nothing to embed; expected files, folders, or --text")
     encoder = _loaded(model, device, profile)
@@ -142,10 +142,10 @@ def embed(
     for failure in skipped:
         typer.echo(f"skipped {failure.what[:200]}: {failure.reason}", err=True)
     typer.echo(f"{written} rows in {out}" + (f", {len(skipped)} skipped" if skipped else ""))
-    raise typer.Exit(1 if skipped else 0)
+    raise typer.Exit(3 if skipped else 0)
 
 
-@models_app.command()
+@models_app.command(rich_help_panel="Models")
 def classify(
     files: Files,
     labels: Annotated[
@@ -200,7 +200,7 @@ def classify(
                 typer.echo(_line(answer))
     except ValueError as error:
         _fail(str(error))
-    raise typer.Exit(1 if failures else 0)
+    raise typer.Exit(3 if failures else 0)
 
 
 def _line(answer: Any) -> str:
