@@ -100,7 +100,10 @@ def test_a_polite_signal_ends_soon_and_loses_nothing(
 ) -> None:
     site, out = DemoSite(videos.folder, delay_s=0.2), tmp_path / "out"
     process = start(ingest_arguments(videos, site, out), environment)
-    time.sleep(2.5)
+    until = time.monotonic() + 60
+    while len(list(out.glob("_work/*/*.json"))) < 5:
+        assert time.monotonic() < until, "no segment is finished"
+        time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=30) == 130
     assert start(ingest_arguments(videos, site, out), environment).wait(timeout=120) == 0
