@@ -139,11 +139,12 @@ def _input(program: Program, source: str, window: Window) -> Any:
         until += HLS_PREROLL_S  # a picture that begins before the sound is further behind at the end
     options: dict[str, Any] = {
         "threads": 1,  # many processes run side by side; more threads in each cost 5–10 % CPU
-        "ss": f"{begin:.6f}",
         "t": f"{until - begin:.6f}",
         "protocol_whitelist": _REMOTE if remote else _LOCAL,
         "format_whitelist": f"{_FORMATS},hls,applehttp,webvtt" if playlist else _FORMATS,
     }
+    if begin > 0:  # a seek to 0 lands behind an encoder's priming, and takes the first block for it
+        options["ss"] = f"{begin:.6f}"
     if not window.from_first:
         options["seek_timestamp"] = 1  # -ss counts on the media's clock, not from its first packet
     if not remote:

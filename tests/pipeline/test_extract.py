@@ -80,6 +80,18 @@ def test_containers_and_codecs_keep_the_clock(
     assert_aligned(timed, cut(media, start=7.3, end=17.3), 7.3, priming=0.03)
 
 
+@pytest.mark.parametrize("arguments", [(*X264, *AAC), (*X264, *AAC, "-movflags", "+faststart")])
+def test_a_window_from_the_start_has_the_very_first_samples(
+    timed: TimedMedia, cut: Cut, arguments: tuple[str, ...]
+) -> None:
+    media = timed.make(f"from_zero_{len(arguments)}.mp4", "-t", "30", *arguments)
+    extraction = cut(media, start=0.0, end=10.0)
+    assert extraction.sample is not None
+    pcm, _ = decode_pcm(extraction.sample.audio)
+    assert abs(pcm[:1000]).max() > 1000  # an encoder's priming is not taken for sound, nor sound for it
+    assert extraction.facts["audio_s"] == pytest.approx(10.0, abs=0.001)
+
+
 def test_separate_streams_share_one_clock(timed: TimedMedia, cut: Cut) -> None:
     video = timed.make("only.v.mp4", *X264, "-an")
     audio = timed.make("only.a.m4a", *AAC, "-vn")
