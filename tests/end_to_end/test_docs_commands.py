@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -26,6 +27,7 @@ from shards.outcome import Outcome
 
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 RUN = [ROOT / "README.md", ROOT / "docs" / "tour.md", ROOT / "docs" / "operations.md"]
+RUN_ELSEWHERE = [ROOT / "docs" / "models.md"]  # by tests/flows/test_docs_models.py
 RUNNABLE = ("sh", "python", "sql")
 BIN = Path(sys.executable).parent
 
@@ -187,7 +189,9 @@ def test_what_a_page_shows_runs_in_its_order_and_answers_so(
 
 @pytest.mark.parametrize("block", SHELL, ids=lambda block: block.where)
 def test_every_shell_block_is_run_or_says_why_not(block: Block) -> None:
-    assert block.page in RUN or block.not_run, f"{block.where}: put <!-- not run: the reason --> before it"
+    assert block.page in [*RUN, *RUN_ELSEWHERE] or block.not_run, (
+        f"{block.where}: put <!-- not run: the reason --> before it"
+    )
     assert len(block.not_run or "long enough") > 10, f"{block.where}: {block.not_run!r} is no reason"
     subprocess.run(["bash", "-n", "-c", block.text], check=True)
 
@@ -212,17 +216,26 @@ def group() -> typer.core.TyperGroup:
 def test_every_trichord_command_shown_exists_with_its_options(
     words: list[str], group: typer.core.TyperGroup
 ) -> None:
-    name, *rest = words
-    if name == "--help":
+    if words == ["--help"]:
         return
-    assert name in group.commands, f"there is no trichord {name}"
+    command: Any = group
+    while isinstance(command, typer.core.TyperGroup):
+        name, *words = words
+        assert name in command.commands, f"there is no {name}"
+        command = command.commands[name]
     with contextlib.suppress(typer.Exit):  # --help
-        group.commands[name].make_context(name, rest)  # raises for an option or a value that is none
+        command.make_context(name, words)  # raises for an option or a value that is none
+
+
+def options(command: Any) -> set[str]:
+    """All names of options of a command, or of a group's commands."""
+    if isinstance(command, typer.core.TyperGroup):
+        return set().union(*map(options, command.commands.values()))
+    return {name for param in command.params for name in (*param.opts, *param.secondary_opts)}
 
 
 def test_every_option_named_in_the_text_exists(group: typer.core.TyperGroup) -> None:
-    known = {name for command in group.commands.values() for param in command.params for name in
-             (*param.opts, *param.secondary_opts)}  # fmt: skip
+    known = options(group)
     for page in PAGES:
         named = {code.split()[0] for code in _CODE.findall(prose(page)) if code.startswith("--")}
         assert named <= known, f"{page.name} names {sorted(named - known)}"
