@@ -261,7 +261,7 @@ class Ingestion:
             outcomes = self._flow(split, retry)
         words = ", ".join(f"{name} {count}" for name, count in sorted(outcomes.items(), key=_ok_first))
         again = ", what had failed for a while" if retry else ""
-        self.story.say(f"{split}{again}: {sum(outcomes.values())} segments in {watch}: {words}")
+        self.story.say(f"{split}{again}: {_counted(sum(outcomes.values()))} in {watch}: {words}")
 
     def _flow(self, split: str, retry: str | None) -> dict[str, int]:
         from flows.ingest_audioset import ingest_audioset  # now that Prefect knows its home
@@ -287,6 +287,10 @@ class Ingestion:
         blocked = next((each.reason for each in status.identities if each.state != "closed"), None)
         waiting = f" · {blocked}: waiting" if blocked else ""
         return done, f"{split} · {status.rate.segments:.1f}/s{waiting}"
+
+
+def _counted(segments: int) -> str:
+    return f"{segments} segment{'' if segments == 1 else 's'}"
 
 
 def _ok_first(item: tuple[str, int]) -> tuple[bool, int, str]:
@@ -332,8 +336,8 @@ def _look(places: Places, story: Story) -> None:
     story.command(
         f'trichord sheet {places.dataset} --out {places.sheet} --limit {SHEET} --where "{ONE_OF_EACH_CLASS}"'
     )
-    store = open_store(places.dataset)
-    shown = write_sheet(store, places.sheet, where=ONE_OF_EACH_CLASS, limit=SHEET, seed=0)
+    store, name = open_store(places.dataset), str(places.dataset)
+    shown = write_sheet(store, places.sheet, name=name, where=ONE_OF_EACH_CLASS, limit=SHEET, seed=0)
     story.say(f"{places.sheet}: {shown} samples, {size(places.sheet.stat().st_size)}")
 
 

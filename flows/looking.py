@@ -106,7 +106,7 @@ def _format_of(out: str, format: str) -> str:
 
 def run_sheet(dataset: str, out: str, *, where: str | None, limit: int, seed: int) -> None:
     with _dataset(dataset) as store:
-        shown = write_sheet(store, Path(out), where=where, limit=limit, seed=seed)
+        shown = write_sheet(store, Path(out), name=dataset, where=where, limit=limit, seed=seed)
     if not shown:
         raise fail(
             f"no sample of {dataset} fulfils {where!r}; try another --where"
@@ -116,8 +116,11 @@ def run_sheet(dataset: str, out: str, *, where: str | None, limit: int, seed: in
     print(f"{out}: {shown} samples, open it in a browser")
 
 
-def write_sheet(store: Store, target: Path, *, where: str | None, limit: int, seed: int) -> int:
-    """Write the contact sheet of some samples, drawn by lot; how many there are on it. None: no file."""
+def write_sheet(store: Store, target: Path, *, name: str, where: str | None, limit: int, seed: int) -> int:
+    """Write the contact sheet of some samples, drawn by lot; how many are on it: with none there is no file.
+
+    `name` is the dataset's, as the sheet's title gives it.
+    """
     with contextlib.closing(open_manifest(store)) as manifest:
         condition = f"outcome = 'ok' and ({where})" if where else "outcome = 'ok'"
         answer = run_query(manifest, f"select shard, key from segments where {condition}")
@@ -126,7 +129,7 @@ def write_sheet(store: Store, target: Path, *, where: str | None, limit: int, se
         )
     cards = list(_cards(store, sorted(chosen[:limit])))
     if cards:
-        title = f"{len(cards)} of {len(chosen)} samples of {store.url}"
+        title = f"{len(cards)} of {len(chosen)} samples of {name}"
         write_contact_sheet(cards, target, title=title, lead=where or "")
     return len(cards)
 
