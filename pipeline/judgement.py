@@ -1,5 +1,7 @@
 """Whether a pass over a window gives a sample, or the outcome that it stands for."""
 
+import re
+
 from pipeline.decoded import NOTHING
 from pipeline.decoding import Pass
 from pipeline.media import Failure
@@ -9,6 +11,7 @@ from shards.profile import Profile
 
 ENOUGH = 0.95  # share of the window that has to decode
 _LAST_LINES = 3
+_POINTER = re.compile(r" @ 0x[0-9a-f]+\]")  # which differs each time, so that equal failures would not group
 
 
 def judge(done: Pass, profile: Profile, traffic: Traffic) -> Failure | None:
@@ -54,5 +57,6 @@ def _complaint(done: Pass) -> str:
     """The last lines of ffmpeg's log that complain, without addresses."""
     lines = [line for line in done.ended.log.splitlines() if line.startswith("[") or line.startswith("Error")]
     lines = [line for line in lines if not line.startswith("[out#")]
-    short = [line.split("] ", 1)[-1].split("http://", 1)[0].split("file:", 1)[0].strip() for line in lines]
+    short = [_POINTER.sub("]", line).split("http://", 1)[0].split("file:", 1)[0] for line in lines]
+    short = [re.sub(r"^(\[[^\]]*\] ?)+", "", line).strip() for line in short]
     return "; ".join(list(dict.fromkeys(short))[-_LAST_LINES:])[:300] or f"exit code {done.ended.returncode}"
