@@ -104,7 +104,7 @@ def verify_weights(names: Names = None) -> None:
         except FetchError as error:
             failures += 1
             typer.echo(f"{file.name}: {error}", err=True)
-    raise typer.Exit(3 if failures else 0)
+    raise typer.Exit(6 if failures else 0)
 
 
 @models_app.command(rich_help_panel="Models")

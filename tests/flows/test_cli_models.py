@@ -189,7 +189,7 @@ def test_weights_are_listed_fetched_and_verified(tmp_path: Path, monkeypatch: py
         assert "stand-in: whole, 7,000 bytes" in trichord("weights", "verify")[1]
         Path(said.strip()).write_bytes(content[::-1])
         code, _, errors = trichord("weights", "verify", "stand-in")
-        assert code == 1
+        assert code == 6
         assert "fetch it again" in errors
         assert len(site.asked) == 1
 
