@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import re
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,11 @@ from pipeline.window import Window
 from shards.profile import Profile
 
 MISSED_S = 0.02  # seconds missing at the window's start that make a seek suspect
-_TOLD_TO_STOP = re.compile(r"^Exiting normally, received signal \d+\.", re.MULTILINE)
+# At the end of a run, or while an input is being opened; the exit code may well be 0. What files say of themselves never starts a line so.
+_TOLD_TO_STOP = re.compile(
+    r"^Exiting normally, received signal \d+\.|^(?:\[|Error)[^\n]*Immediate exit requested", re.MULTILINE
+)
+_STOPPING = {-signal.SIGHUP, -signal.SIGINT, -signal.SIGTERM}  # before ffmpeg listens to them itself
 
 
 class Interrupted(Exception):
@@ -78,7 +83,7 @@ def _run_pass(window: Window, coder: Decoder, folder: Path, *, hdr: bool) -> Pas
     for leftover in folder.iterdir():
         leftover.unlink()
     ended = run(one_pass(coder.program, window, profile, folder, hdr=hdr), coder.timeout_s)
-    if ended.returncode == 255 and _TOLD_TO_STOP.search(ended.log):
+    if ended.returncode in _STOPPING or _TOLD_TO_STOP.search(ended.log):
         raise Interrupted(f"ffmpeg was told to stop at {window.start} s")
     if ended.returncode and "No space left on device" in ended.log:
         raise OSError(errno.ENOSPC, "ffmpeg found no room", str(folder))

@@ -3,19 +3,24 @@
 import dataclasses
 import io
 import json
+import signal
 import socket
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import psutil
 import pytest
 import simplejpeg
 import soundfile
 from timed_media import AAC, FPS, X264, TimedMedia, assert_aligned
 
+from pipeline.decoding import Interrupted
 from pipeline.extract import Extraction, Extractor, extract
 from pipeline.ffmpeg import Program
 from pipeline.local_media import sniff_container
-from pipeline.media import Carries, MediaStream, Recording
+from pipeline.media import Carries, Failure, MediaError, MediaStream, RangeResponse, Recording
 from pipeline.relay import Relay
 from shards.outcome import Outcome
 from shards.profile import Profile
@@ -302,3 +307,33 @@ def test_a_playlist_in_disguise_reaches_neither_network_nor_files(
             assert failure.outcome is Outcome.CORRUPT
         with pytest.raises(TimeoutError):
             server.accept()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("after_s", [0.0, 0.005, 0.05, 0.3])
+def test_a_decoder_that_is_told_to_stop_gives_no_outcome(
+    program: Program, relay: Relay, tmp_path: Path, number: signal.Signals, after_s: float
+) -> None:
+    """Whenever the signal comes: before ffmpeg listens, while it opens a source that is slow, or later."""
+    stopped = threading.Event()
+
+    def slow(url: str, headers: Mapping[str, str]) -> RangeResponse:
+        stopped.wait(10)
+        raise MediaError(Failure(Outcome.NETWORK, "nothing ever came"))
+
+    def stop_decoders() -> None:
+        while not (children := psutil.Process().children()):
+            time.sleep(0.001)
+        time.sleep(after_s)
+        for child in children:
+            child.send_signal(number)
+
+    stream = MediaStream(url="http://127.0.0.1:9/x.mp4", carries=Carries.BOTH, container="mp4")
+    segment = Segment(ytid="0123456789A", start=5.0, end=15.0, mids=(), split="eval")
+    extractor = Extractor(program=program, profile=Profile(), names=lambda mids: [], relay=relay)
+    stopper = threading.Thread(target=stop_decoders)
+    stopper.start()
+    with pytest.raises(Interrupted):
+        extract(segment, Recording(streams=(stream,), open_url=slow), extractor, tmp_path)
+    stopped.set()
+    stopper.join()
