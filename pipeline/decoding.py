@@ -13,7 +13,8 @@ from pipeline.window import Window
 from shards.profile import Profile
 
 MISSED_S = 0.02  # seconds missing at the window's start that make a seek suspect
-# At the end of a run, or while an input is being opened; the exit code may well be 0. What files say of themselves never starts a line so.
+# At the end of a run, or while an input is being opened; the exit code may well be 0. What files say of
+# themselves never starts a line so.
 _TOLD_TO_STOP = re.compile(
     r"^Exiting normally, received signal \d+\.|^(?:\[|Error)[^\n]*Immediate exit requested", re.MULTILINE
 )
