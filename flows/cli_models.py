@@ -18,6 +18,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from flows.cli import Exit
+
 # torch takes seconds to import: a command imports the trainer when it runs, so that --help answers at once
 
 models_app = typer.Typer(no_args_is_help=True, help="Models: weights, embeddings, classification.")
@@ -104,7 +106,7 @@ def verify_weights(names: Names = None) -> None:
         except FetchError as error:
             failures += 1
             typer.echo(f"{file.name}: {error}", err=True)
-    raise typer.Exit(6 if failures else 0)
+    raise typer.Exit(Exit.BROKEN if failures else Exit.OK)
 
 
 @models_app.command(rich_help_panel="Models")
@@ -142,7 +144,7 @@ def embed(
     for failure in skipped:
         typer.echo(f"skipped {failure.what[:200]}: {failure.reason}", err=True)
     typer.echo(f"{written} rows in {out}" + (f", {len(skipped)} skipped" if skipped else ""))
-    raise typer.Exit(3 if skipped else 0)
+    raise typer.Exit(Exit.FAILED if skipped else Exit.OK)
 
 
 @models_app.command(rich_help_panel="Models")
@@ -200,7 +202,7 @@ def classify(
                 typer.echo(_line(answer))
     except ValueError as error:
         _fail(str(error))
-    raise typer.Exit(3 if failures else 0)
+    raise typer.Exit(Exit.FAILED if failures else Exit.OK)
 
 
 def _line(answer: Any) -> str:
@@ -221,7 +223,7 @@ def _loaded(model: str, device: str, profile: str | None) -> Any:
 
 def _fail(message: str) -> Any:
     typer.echo(message, err=True)
-    raise typer.Exit(2)
+    raise typer.Exit(Exit.USAGE)
 
 
 def _file_bar() -> Progress:

@@ -43,9 +43,7 @@ def run_ingest(given: Mapping[str, Any]) -> None:
             _print_forecast(forecast(open_store(settings.out), settings), settings)
             return
         code = _ingest(settings, notifier, quiet=given["quiet"])
-    except GIVEN_WRONG as error:
-        raise fail(error) from None
-    except ValueError as error:
+    except (*GIVEN_WRONG, ValueError) as error:
         raise fail(error) from None
     notifier.flush()
     raise typer.Exit(code)

@@ -109,12 +109,3 @@ def read_samples(tar: Path | BinaryIO) -> Iterator[tuple[str, dict[str, bytes]]]
 def _content(file: BinaryIO, member: Member) -> bytes:
     file.seek(member.offset)
     return file.read(member.size)
-
-
-def extract_sample(tar: Path | BinaryIO, key: str, folder: Path) -> list[Path]:
-    """Write one sample's members as files into `folder`, for a person to look at; none if it is not there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    contents = next((contents for found, contents in read_samples(tar) if found == key), {})
-    for name, content in contents.items():
-        (folder / f"{key}.{name}").write_bytes(content)
-    return [folder / f"{key}.{name}" for name in contents]

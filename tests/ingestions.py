@@ -17,12 +17,6 @@ class Videos:
     segments: Path
     ytids: tuple[str, ...]
 
-    def first(self, count: int) -> Path:
-        """A segments file of the first rows alone."""
-        target = self.segments.with_name(f"first{count}_segments.csv")
-        target.write_text("".join(self.segments.read_text().splitlines(keepends=True)[:count]))
-        return target
-
 
 def ingest_arguments(videos: Videos, site: DemoSite, out: Path | str, *more: object) -> list[str]:
     """What the tests' ingestions have in common."""
