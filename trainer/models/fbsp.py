@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainer.models.convolution import multiply
+from trainer.models.convolution import multiply, packed
 from trainer.models.framing import FRAME, framed
 from trainer.models.memo import Memo
 
@@ -91,7 +91,7 @@ class FbspSpectrogram(nn.Module):
 
     def _one_by_one(self, signals: Tensor) -> Tensor:
         """Decibels of each row computed alone: in one product, the batch may decide how sums are rounded."""
-        runs = self._kept.get((self.m, self.fb, self.fc), self._runs)
+        runs = self._kept.get((self.m, self.fb, self.fc), lambda: tuple(map(packed, self._runs())))
         return torch.cat([_decibels(_project(framed(row[None]), self.window, runs)) for row in signals])
 
     def _runs(self) -> tuple[Tensor, ...]:
