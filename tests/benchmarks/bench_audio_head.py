@@ -1,7 +1,7 @@
 """What each step gains on the audio head: `PYTHONPATH=tests:. python tests/benchmarks/bench_audio_head.py`.
 
 Times are the CPU's, of one thread unless told otherwise, the least of interleaved repeats: where others work,
-they say more than the clock (with more threads, set OMP_WAIT_POLICY=passive: waiting counts as work otherwise).
+they say more than the clock. With more threads, set OMP_WAIT_POLICY=passive: else waiting counts as work.
 With CUDA the clock counts, around the work on the device.
 """
 

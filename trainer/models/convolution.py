@@ -1,7 +1,7 @@
 """Convolutions and batch normalisation as PyTorch runs them fastest on a CPU, rounding as it always does.
 
 Folding the normalisation into the convolution's weights would be faster still, but it rounds every weight
-anew, and AudioCLIP's audio head amplifies rounding: embeddings moved by up to 2 %.
+anew, and the audio head can amplify rounding: on the weights of tests/golden, embeddings moved by up to 2 %.
 """
 
 import torch
