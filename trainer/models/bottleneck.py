@@ -32,7 +32,8 @@ class Bottleneck(nn.Module):
         y = F.relu(convolve_and_normalise(x, self.conv1, self.bn1), inplace=True)
         y = F.relu(convolve_and_normalise(y, self.conv2, self.bn2), inplace=True)
         y = convolve_and_normalise(y, self.conv3, self.bn3)
-        return F.relu(y.add_(self._identity(x)), inplace=True)
+        y += self._identity(x)
+        return F.relu(y, inplace=True)
 
     def _identity(self, x: Tensor) -> Tensor:
         if self.downsample is None:

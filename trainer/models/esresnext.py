@@ -21,8 +21,8 @@ class ESResNeXt(nn.Module):
 
     1024 is AudioCLIP's embedding; 527, 50 and 10 are the class logits of AudioSet, ESC-50 and UrbanSound8K.
 
-    The names of parameters and buffers are those of the published files, whose prefix is `audio.` or none,
-    but for two: their `window` is `fbsp.window` here, and their `fbsp.bias`, of shape (0,), is absent.
+    The names of parameters and buffers are those of the published files, after their prefix `audio.` if they
+    have it, but for two: `window` is `fbsp.window` here, and `fbsp.bias`, of shape (0,), is absent.
 
     Channels are heard one by one and their features summed, as published: a doubled mono sound has twice the
     features. In training each channel makes its own batch statistics.

@@ -49,7 +49,7 @@ RELEASED = NumericsProfile(
     time_scaling="log_uniform",  # utils/transforms.py RandomScale: 1.5 ** U(-1, 1)
     noise_snr_db=(10.0, 121.0),  # utils/transforms.py RandomNoise: adds 1 to the upper bound
     urbansound_amplitude="stretched",  # utils/datasets/us8k.py: min-max to int16's range, per file
-    one_pair_loss="sum",  # model/audioclip.py: divided by the factorial of the number of pairs, 1! = 1
+    one_pair_loss="sum",  # model/audioclip.py: divides the sum by the factorial of the pairs, here 1
 )
 
 PROFILES = {profile.name: profile for profile in (PAPER, RELEASED)}
