@@ -115,6 +115,7 @@ class Machine:
     threads: int = 0  # that decode; 0: one per core
     cache_gb: float = 20.0  # of disk, for shards on an object store
     sync_batch_norm: bool = False
+    save_minutes: float = 10.0  # of work that a kill may cost; 0: a checkpoint whenever the last is written
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
