@@ -148,12 +148,15 @@ class Stage:
 def derive(stage: Stage, source: str, **changes: Any) -> Stage:
     """`stage` with other values, all of them from `source`; two underscores reach inside: `optim__lr=1e-4`.
 
-    A later call wins; what was never derived is `OURS`. Raises TypeError for a name that is no field.
+    A later call wins, for a whole part also over its values; what was never derived is `OURS`. Raises
+    TypeError for a name that is no field.
     """
-    names = {name: name.replace("__", ".") for name in changes}
+    paths = [name.replace("__", ".") for name in changes]
     for name, value in changes.items():
         stage = _replaced(stage, name.split("__"), value)
-    return dataclasses.replace(stage, sources={**stage.sources, **dict.fromkeys(names.values(), source)})
+    parts = tuple(f"{path}." for path in paths)
+    kept = {path: was for path, was in stage.sources.items() if not path.startswith(parts)}
+    return dataclasses.replace(stage, sources={**kept, **dict.fromkeys(paths, source)})
 
 
 def _replaced(value: Any, path: list[str], new: Any) -> Any:
