@@ -1,4 +1,4 @@
-"""What a person may change of a stage on the command line: `optim.lr=3e-4`, checked against the field's type."""
+"""What a person may change of a stage when they launch it: `optim.lr=3e-4`, by the type of the field."""
 
 import difflib
 import types

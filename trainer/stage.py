@@ -38,6 +38,7 @@ class Start:
     clip: str = "random"  # image and text towers and the scale between them
     run: str = ""  # a run folder or weights file, taken last (`--from`)
     replaced: tuple[str, ...] = ()  # patterns of parameters that `run` does not give, since they change shape
+    wants: str = ""  # what `run` has to be, in words; "" where the stage starts without one
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

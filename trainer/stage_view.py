@@ -1,7 +1,6 @@
 """A stage as rows of path, value and source; as JSON; and what differs between two."""
 
 import dataclasses
-import functools
 import inspect
 import typing
 from collections.abc import Callable, Iterator
@@ -55,7 +54,6 @@ def is_value(value: Any) -> bool:
     return dataclasses.is_dataclass(value) and not isinstance(value, type)
 
 
-@functools.cache
 def _hints(kind: type) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 

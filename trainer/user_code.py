@@ -1,4 +1,4 @@
-"""Recipes and objectives from files outside the repository: loaded by `FILE.py:NAME`, kept with the run they made."""
+"""Recipes and objectives from files outside the repository: loaded by `FILE.py:NAME`, kept with their run."""
 
 import difflib
 import hashlib
@@ -89,8 +89,8 @@ def kept(run: Path, role: Role) -> UserCode | None:
     code = _loaded(folder / facts["file"], facts["name"], role, facts["reference"], files=facts["files"])
     if code.sha256 != facts["sha256"]:
         raise UserCodeError(
-            f"{folder} was changed since the run began (sha256 {code.sha256[:12]}, not {facts['sha256'][:12]}); "
-            "restore it, or begin another --out"
+            f"{folder} was changed since the run began: sha256 {code.sha256[:12]}, "
+            f"not {facts['sha256'][:12]}; restore it, or begin another --out"
         )
     return code
 
