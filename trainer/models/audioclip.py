@@ -3,16 +3,18 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args
 
 from torch import nn
 
+from trainer.models import clip, esresnext
 from trainer.models.clip import RN50, build_clip, embedding_size
 from trainer.models.encoder import Encoder
-from trainer.models.esresnext import ESResNeXt
+from trainer.models.esresnext import RESNEXT50, ESResNeXt
 from trainer.models.profile import PAPER, PROFILES, NumericsProfile
 
 CONFIG_FORMAT = 1
+Size = Literal["full", "toy"]  # as published, or small enough to try training out on a laptop
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,13 +22,15 @@ class EncoderConfig:
     """Everything about an encoder but its weights; lies beside them as `config.json`."""
 
     towers: tuple[str, ...] = ("audio", "image", "text")
-    clip: str = RN50  # open_clip's name for the image and text towers
+    clip: str = RN50  # open_clip's name for the image and text towers; a toy has its own
+    size: Size = "full"
     profile: str = PAPER.name  # docs/decisions/0005-default-profile.md
     format: int = CONFIG_FORMAT
 
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:
             raise ValueError(f"no profile {self.profile!r}; expected one of {', '.join(PROFILES)}")
+        _check_size(self.size)
 
     @property
     def numerics(self) -> NumericsProfile:
@@ -48,13 +52,25 @@ class EncoderConfig:
 
 def build_encoder(config: EncoderConfig) -> Encoder:
     """The towers with random weights, as training starts from before any initialiser."""
-    size = embedding_size(config.clip)
+    facts = clip.TOY if config.size == "toy" else config.clip
+    size = embedding_size(facts)
     towers: dict[str, nn.Module] = {}
     if "audio" in config.towers:
-        towers["audio"] = ESResNeXt(outputs=size)
+        towers["audio"] = build_audio_head(size, config.size)
     if {"image", "text"} & set(config.towers):
-        towers["image"], towers["text"] = build_clip(config.clip, antialias=config.numerics.antialias_images)
+        towers["image"], towers["text"] = build_clip(facts, antialias=config.numerics.antialias_images)
     chosen = {modality: towers[modality] for modality in config.towers}
     return Encoder(
         chosen, size=size, dead_temperatures=config.numerics.dead_temperatures, config=config.to_json()
     )
+
+
+def build_audio_head(outputs: int, size: str = "full") -> ESResNeXt:
+    """An audio head alone, with class logits or an embedding as `outputs`. ValueError for another size."""
+    return ESResNeXt(outputs, trunk=esresnext.TOY if _check_size(size) == "toy" else RESNEXT50)
+
+
+def _check_size(size: str) -> str:
+    if size not in get_args(Size):
+        raise ValueError(f"no size {size!r}; expected one of {', '.join(get_args(Size))}")
+    return size

@@ -1,23 +1,22 @@
-"""One residual block of a ResNeXt: narrow, convolve in 32 groups, widen, add."""
+"""One residual block of a ResNeXt: narrow, convolve in groups, widen, add."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainer.models.convolution import convolve_and_normalise
 
-GROUPS = 32  # ResNeXt-50 32x4d
 EXPANSION = 2  # output channels per inner channel
 
 
 class Bottleneck(nn.Module):
     """Names and layout as torchvision's, so that its weights fit."""
 
-    def __init__(self, inputs: int, width: int, stride: int) -> None:
+    def __init__(self, inputs: int, width: int, stride: int, groups: int) -> None:
         super().__init__()
         outputs = width * EXPANSION
         self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, groups=GROUPS, bias=False)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, groups=groups, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
         self.conv3 = nn.Conv2d(width, outputs, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(outputs)
@@ -43,7 +42,7 @@ class Bottleneck(nn.Module):
         return convolve_and_normalise(x, convolution, norm)
 
 
-def residual_stage(inputs: int, width: int, blocks: int, stride: int) -> nn.Sequential:
+def residual_stage(inputs: int, width: int, blocks: int, stride: int, groups: int) -> nn.Sequential:
     """The first block changes size and channels, the others keep both."""
-    first = Bottleneck(inputs, width, stride)
-    return nn.Sequential(first, *(Bottleneck(width * EXPANSION, width, 1) for _ in range(blocks - 1)))
+    first = Bottleneck(inputs, width, stride, groups)
+    return nn.Sequential(first, *(Bottleneck(width * EXPANSION, width, 1, groups) for _ in range(blocks - 1)))

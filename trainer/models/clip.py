@@ -16,6 +16,19 @@ from trainer.text import tokenize
 
 RN50 = "RN50-quickgelu"  # OpenAI's weights were trained with QuickGELU; plain "RN50" means another activation
 
+TOY: Mapping[str, Any] = {  # the parts of RN50, to try training out on a laptop
+    "embed_dim": 64,
+    "quick_gelu": True,
+    "vision_cfg": {
+        "image_size": 64,
+        "layers": [1, 1, 1, 1],
+        "width": 8,
+        "head_width": 32,
+        "patch_size": None,
+    },
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
+}
+
 
 class ImageTower(nn.Module):
     """Pixels (B, 3, S, S), normalised as `transform` does → embeddings (B, D), not normalised."""

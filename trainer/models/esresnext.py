@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,23 @@ from trainer.models.convolution import convolve_and_normalise
 from trainer.models.fbsp import BANDS, SAMPLE_RATE, FbspSpectrogram
 from trainer.models.framing import frame_count
 
-FEATURES = 2048
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trunk:
+    """How wide and how deep the residual network is; each stage has twice the channels of the one before."""
+
+    stem: int  # channels of the first convolution; the first stage has two and four times as many
+    blocks: tuple[int, int, int, int]  # of each stage
+    groups: int  # of the inner convolutions
+
+    @property
+    def features(self) -> int:
+        """Channels of the last stage."""
+        return 32 * self.stem
+
+
+RESNEXT50 = Trunk(stem=64, blocks=(3, 4, 6, 3), groups=32)  # ResNeXt-50 32x4d, as published
+TOY = Trunk(stem=8, blocks=(1, 1, 1, 1), groups=4)  # to try training out on a laptop; as many per group
 
 
 class ESResNeXt(nn.Module):
@@ -30,21 +47,24 @@ class ESResNeXt(nn.Module):
 
     sample_rate = SAMPLE_RATE
 
-    def __init__(self, outputs: int = 1024, *, generator: torch.Generator | None = None) -> None:
+    def __init__(
+        self, outputs: int = 1024, *, trunk: Trunk = RESNEXT50, generator: torch.Generator | None = None
+    ) -> None:
         super().__init__()
+        stem, blocks, groups = trunk.stem, trunk.blocks, trunk.groups
         self.fbsp = FbspSpectrogram()
-        self.conv1 = nn.Conv2d(BANDS, 64, 7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
-        self.layer1 = residual_stage(64, 128, blocks=3, stride=1)
-        self.layer2 = residual_stage(256, 256, blocks=4, stride=2)
-        self.layer3 = residual_stage(512, 512, blocks=6, stride=2)
-        self.layer4 = residual_stage(1024, 1024, blocks=3, stride=2)
-        self.att1 = AttentionGate(64, 256, (3, 1))  # kernels are (frequency, time)
-        self.att2 = AttentionGate(256, 512, (1, 5))
-        self.att3 = AttentionGate(512, 1024, (3, 1))
-        self.att4 = AttentionGate(1024, FEATURES, (1, 5))
-        self.att5 = AttentionGate(FEATURES, FEATURES, (3, 5))
-        self.fc = nn.Linear(FEATURES, outputs)
+        self.conv1 = nn.Conv2d(BANDS, stem, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(stem)
+        self.layer1 = residual_stage(stem, 2 * stem, blocks=blocks[0], stride=1, groups=groups)
+        self.layer2 = residual_stage(4 * stem, 4 * stem, blocks=blocks[1], stride=2, groups=groups)
+        self.layer3 = residual_stage(8 * stem, 8 * stem, blocks=blocks[2], stride=2, groups=groups)
+        self.layer4 = residual_stage(16 * stem, 16 * stem, blocks=blocks[3], stride=2, groups=groups)
+        self.att1 = AttentionGate(stem, 4 * stem, (3, 1))  # kernels are (frequency, time)
+        self.att2 = AttentionGate(4 * stem, 8 * stem, (1, 5))
+        self.att3 = AttentionGate(8 * stem, 16 * stem, (3, 1))
+        self.att4 = AttentionGate(16 * stem, trunk.features, (1, 5))
+        self.att5 = AttentionGate(trunk.features, trunk.features, (3, 5))
+        self.fc = nn.Linear(trunk.features, outputs)
         initialise(self, generator)
         self.to(memory_format=torch.channels_last)
 
@@ -72,13 +92,13 @@ class ESResNeXt(nn.Module):
         if self.training:
             features = torch.stack([self._features(channel) for channel in decibels.unbind(1)], dim=1)
         else:
-            features = self._features(decibels.flatten(0, 1)).view(*decibels.shape[:2], FEATURES)
+            features = self._features(decibels.flatten(0, 1)).view(*decibels.shape[:2], self.fc.in_features)
         with torch.autocast(decibels.device.type, enabled=False):
             outputs: Tensor = self.fc(features.sum(dim=1))
         return outputs
 
     def _features(self, image: Tensor) -> Tensor:
-        """(B, 3, 341, n) decibels -> (B, 2048), in float32 from the last stage on."""
+        """(B, 3, 341, n) decibels -> (B, features), in float32 from the last stage on."""
         x = F.relu(convolve_and_normalise(image, self.conv1, self.bn1), inplace=True)
         x = F.max_pool2d(x, 3, stride=2, padding=1)
         stages = ((self.layer1, self.att1), (self.layer2, self.att2), (self.layer3, self.att3))
@@ -119,8 +139,8 @@ def initialise(head: ESResNeXt, generator: torch.Generator | None = None) -> Non
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
             if module.bias is not None:
                 _uniform(module.bias, module.weight[0].numel(), generator)
-    _uniform(head.fc.weight, FEATURES, generator)
-    _uniform(head.fc.bias, FEATURES, generator)
+    _uniform(head.fc.weight, head.fc.in_features, generator)
+    _uniform(head.fc.bias, head.fc.in_features, generator)
 
 
 def open_gates(head: ESResNeXt) -> None:
