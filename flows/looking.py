@@ -154,8 +154,8 @@ def _card(key: str, members: dict[str, bytes]) -> Card:
         key=key,
         class_names=facts["tag"],
         frames=frames,
-        sound=members["flac"] if "flac" in members else members["wav"],
-        facts={name: facts[name] for name in shown},
+        sound=members.get("flac") or members.get("wav"),
+        facts={name: facts.get(name) for name in shown},
     )
 
 

@@ -38,7 +38,7 @@ class Card:
     key: str
     class_names: Sequence[str]
     frames: Sequence[bytes]  # JPEGs in the order of time
-    sound: bytes  # FLAC or WAV
+    sound: bytes | None  # FLAC or WAV
     facts: Mapping[str, object] = field(default_factory=dict)  # name → value, in the order to show
 
 
@@ -54,7 +54,8 @@ def write_contact_sheet(
 
 
 def _card(card: Card) -> Markup:
-    return tag("article", _header(card), _time(card), _player(card.sound), class_="card sample", id=card.key)
+    player = _player(card.sound) if card.sound is not None else None
+    return tag("article", _header(card), _time(card), player, class_="card sample", id=card.key)
 
 
 def _header(card: Card) -> Markup:
@@ -68,7 +69,8 @@ def _header(card: Card) -> Markup:
 def _time(card: Card) -> Markup:
     """The frames in a row above the spectrogram: each stands over its own part of the sound."""
     frames = (_image(frame, f"frame {index}") for index, frame in enumerate(card.frames))
-    return tag("div", tag("div", *frames, class_="strip"), _spectrogram(card.sound), class_="time")
+    spectrogram = _spectrogram(card.sound) if card.sound is not None else None
+    return tag("div", tag("div", *frames, class_="strip"), spectrogram, class_="time")
 
 
 def _spectrogram(sound: bytes) -> Markup:

@@ -123,7 +123,7 @@ class BadRowsOf:
 def make_plan(store: Store, settings: IngestSettings, dataset: Dataset) -> Todo:
     """The shards to do. The same question finds its plan again, without reading the segments file."""
     selection = _selection_hash(settings, dataset)
-    with _alone(store):
+    with alone(store):
         plans = read_plans(store, settings.split)
         mine = [plan for plan in plans if plan.selection == selection and not plan.retry]
         if not mine:
@@ -135,7 +135,7 @@ def make_plan(store: Store, settings: IngestSettings, dataset: Dataset) -> Todo:
 
 def make_retry_plan(store: Store, settings: IngestSettings, failed: Iterable[Segment]) -> Todo:
     """Shards for segments that failed, apart from those that an unfinished retry will try already."""
-    with _alone(store):
+    with alone(store):
         plans = read_plans(store, settings.split)
         pending = _todo(store, [plan for plan in plans if plan.retry], settings.split)
         coming = {
@@ -257,7 +257,7 @@ def _write(
 
 
 @contextlib.contextmanager
-def _alone(store: Store) -> Iterator[None]:
+def alone(store: Store) -> Iterator[None]:
     """One planner at a time on a dataset, on all machines."""
     while (claim := store.claim(LOCK, owner="planning")) is None:
         time.sleep(_POLL_S)

@@ -86,6 +86,8 @@ class IngestSettings:
             if not good:
                 flag = "--" + name.removesuffix("_s").replace("_", "-")
                 raise SettingsError(f"{flag} is {getattr(self, name)!r}; expected {expected}")
+        if 0 in (self.profile.channels, self.profile.short_side):
+            raise SettingsError("--channels or --short-side is 0; that is for datasets rebuilt from files")
 
     @property
     def jobs_now(self) -> int:

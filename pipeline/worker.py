@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.attempt import Attempts, Retries
-from pipeline.build import Building, Stop, Stopped, build_shard
+from pipeline.build import Building, Stop, Stopped, TrySegment, build_shard
 from pipeline.extract import Extractor
 from pipeline.ffmpeg import find_program
 from pipeline.planning import Todo
@@ -41,17 +41,17 @@ def new_run() -> str:
     return f"{stamp}-{socket.gethostname()}-{secrets.token_hex(2)}"
 
 
-def work_folder(settings: IngestSettings, store: Store, profile_hash: str) -> Path:
+def work_folder(wanted: str | None, store: Store, profile_hash: str) -> Path:
     """Where unfinished shards are kept: within a dataset on disk, else under --work or the user's cache.
 
     Outside of the dataset the folder is named after it and its profile: another dataset has shards of the
     same names.
     """
     inside = store.local_path(WORK_FOLDER)
-    if settings.work is None and inside is not None:
+    if wanted is None and inside is not None:
         return inside
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "trichord"
-    folder = Path(settings.work).expanduser().absolute() if settings.work else cache
+    folder = Path(wanted).expanduser().absolute() if wanted else cache
     mark = hashlib.sha256(f"{store.url} {profile_hash}".encode()).hexdigest()[:12]
     return folder / f"{store.url.rpartition('/')[2]}-{mark}"
 
@@ -60,16 +60,16 @@ def work_folder(settings: IngestSettings, store: Store, profile_hash: str) -> Pa
 class Worker:
     """What building shards takes, open and ready."""
 
-    settings: IngestSettings
     store: Store
     profile_hash: str
     work: Path
-    attempts: Attempts
+    try_segment: TrySegment
     settle: Callable[[Attempt], Attempt]
     progress: WorkerProgress
     pool: ThreadPoolExecutor
     stop: Stop
     run: str
+    min_free: int  # bytes that must be left on the disk
     observers: list[Callable[[Attempt], None]] = field(default_factory=list)
 
     def count(self, attempt: Attempt) -> None:
@@ -90,7 +90,7 @@ class Worker:
             building = Building(
                 store=self.store,
                 work=self.work,
-                try_segment=self.attempts.try_segment,
+                try_segment=self.try_segment,
                 pool=self.pool,
                 progress=self,
                 stop=self.stop,
@@ -170,32 +170,33 @@ class _Waiting:
 def open_worker(settings: IngestSettings, todo: Todo, run: str, stop: Stop) -> Iterator[Worker]:
     """A worker, with its heart beating; nothing of it is left afterwards but finished segments."""
     store = open_store(settings.out)
-    work = work_folder(settings, store, read_dataset(store).profile.hash)
+    work = work_folder(settings.work, store, read_dataset(store).profile.hash)
     work.mkdir(parents=True, exist_ok=True)
     progress = WorkerProgress(store, run=run)
     with contextlib.closing(Relay()) as relay, contextlib.ExitStack() as ending:
-        ending.callback(_tidy, work, store)
+        ending.callback(tidy, work, store)
         extractor = _extractor(settings, store, relay)
         source, settle = open_source(settings, store, todo, extractor.program, progress, stop)
         pool = ending.enter_context(ThreadPoolExecutor(settings.jobs_now, thread_name_prefix="segment"))
         retries = Retries(transient=settings.retries, base_s=settings.retry_base_s)
+        attempts = Attempts(source=source, extractor=extractor, retries=retries, run=run)
         worker = Worker(
-            settings=settings,
             store=store,
             profile_hash=extractor.profile.hash,
             work=work,
-            attempts=Attempts(source=source, extractor=extractor, retries=retries, run=run),
+            try_segment=attempts.try_segment,
             settle=settle,
             progress=progress,
             pool=pool,
             stop=stop,
             run=run,
+            min_free=settings.min_free,
         )
-        ending.enter_context(_beating(worker))
+        ending.enter_context(beating(worker))
         yield worker
 
 
-def _tidy(work: Path, store: Store) -> None:
+def tidy(work: Path, store: Store) -> None:
     """Remove what other workers have finished in our place, and the folder when nothing is left in it."""
     for folder in work.glob("*"):
         if is_shard_name(folder.name) and store.exists(ledger_name(folder.name)):
@@ -217,7 +218,7 @@ def _extractor(settings: IngestSettings, store: Store, relay: Relay) -> Extracto
 
 
 @contextlib.contextmanager
-def _beating(worker: Worker) -> Iterator[None]:
+def beating(worker: Worker) -> Iterator[None]:
     """Every two seconds: say how far the worker is, and see whether there is room to go on."""
     done = threading.Event()
     heart = threading.Thread(target=_beat_until, args=(done, worker), daemon=True, name="heartbeat")
@@ -241,7 +242,7 @@ def _beat_until(done: threading.Event, worker: Worker) -> None:
 
 def _check_room(worker: Worker) -> None:
     worker.work.mkdir(parents=True, exist_ok=True)  # who ends on this machine may just have removed it
-    free, least = shutil.disk_usage(worker.work).free, worker.settings.min_free
+    free, least = shutil.disk_usage(worker.work).free, worker.min_free
     if free < least:
         worker.stop.set(
             DiskFull(

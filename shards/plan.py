@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shards.layout import PLAN_FOLDER, shard_name
-from shards.segment import Segment
+from shards.segment import Segment, segment_key
 from shards.store import Store
 
 PLAN_KEY = b"trichord.plan"
@@ -57,13 +57,14 @@ def write_plan(
     first_index: int,
     per_shard: int,
     retry: bool = False,
+    dataset: str = "audioset",
 ) -> Plan | None:
     """Write segments to a plan file as they come, one row group a shard; None when there are none."""
     shards: list[str] = []
     sizes: list[int] = []
     with pq.ParquetWriter(target, SCHEMA, compression="zstd") as writer:
         for chunk in _chunks(segments, per_shard):
-            shards.append(shard_name(split, first_index + len(shards)))
+            shards.append(shard_name(split, first_index + len(shards), dataset))
             writer.write_batch(_batch(chunk, shards[-1]))
             sizes.append(len(chunk))
         plan = Plan(
@@ -148,7 +149,12 @@ def read_planned(store: Store, plan: Plan, shard: str) -> list[Segment]:
         rows = pq.ParquetFile(file).read_row_group(plan.shards.index(shard)).to_pylist()
     return [
         Segment(
-            ytid=row["ytid"], start=row["start"], end=row["end"], mids=tuple(row["mids"]), split=row["split"]
+            ytid=row["ytid"],
+            start=row["start"],
+            end=row["end"],
+            mids=tuple(row["mids"]),
+            split=row["split"],
+            name="" if row["key"] == segment_key(row["ytid"], row["start"]) else row["key"],
         )
         for row in rows
     ]

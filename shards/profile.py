@@ -23,10 +23,10 @@ class Profile:
     """How a window of video becomes a sample."""
 
     frames: int = 10  # AudioCLIP §4.1: ten equally distant frames per video
-    short_side: int = 256  # pixels
+    short_side: int = 256  # pixels; 0: pictures stay as they are
     jpeg_quality: int = 3  # ffmpeg's quantiser scale: 2 best … 31 worst
     sample_rate: int = 44_100  # Hz; AudioCLIP §4.1
-    channels: int = 1
+    channels: int = 1  # 0: as many as each source has
     audio_codec: str = "flac"  # 16 bits
     keep_short: float = 0.0  # keep and flag samples with at least this share of the window; 0 keeps none
 
@@ -34,12 +34,12 @@ class Profile:
         checks = {
             "frames": (0 <= self.frames <= 100, "0 to 100"),
             "short_side": (
-                32 <= self.short_side <= 2160 and self.short_side % 2 == 0,
+                self.short_side == 0 or (32 <= self.short_side <= 2160 and self.short_side % 2 == 0),
                 "even, 32 to 2160 pixels",
             ),
             "jpeg_quality": (2 <= self.jpeg_quality <= 31, "2 (best) to 31"),
             "sample_rate": (8_000 <= self.sample_rate <= 192_000, "8000 to 192000 Hz"),
-            "channels": (self.channels in (1, 2), "1 or 2"),
+            "channels": (self.channels in (0, 1, 2), "1 or 2"),
             "audio_codec": (self.audio_codec in AUDIO_CODECS, " or ".join(AUDIO_CODECS)),
             "keep_short": (0.0 <= self.keep_short < 0.95, "0 (keep none) or a share below 0.95"),
         }
@@ -62,9 +62,13 @@ class Dataset:
     class_labels_sha256: str = ""
     splits: Mapping[str, str] = field(default_factory=dict)  # split → sha256 of its segments file
     format_version: int = FORMAT_VERSION
+    partial: Mapping[str, Any] | None = None  # what a rebuilt dataset lacks; None: it is as published
 
     def to_json(self) -> bytes:
-        return (json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n").encode()
+        facts = dataclasses.asdict(self)
+        if self.partial is None:
+            del facts["partial"]  # as datasets were written before there was the field
+        return (json.dumps(facts, indent=2, sort_keys=True) + "\n").encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> Self:
@@ -108,6 +112,28 @@ def join_dataset(store: Store, wanted: Dataset) -> Dataset:
 
     store.update(DATASET, change)
     return joined
+
+
+def record_partial(store: Store, partial: Mapping[str, Any] | None) -> None:
+    """Say in `dataset.json` what the dataset lacks of what was published; None: nothing."""
+
+    def change(current: bytes | None) -> bytes | None:
+        if current is None:
+            raise ProfileError(f"{store.url} holds no {DATASET}; begin the dataset first")
+        changed = dataclasses.replace(Dataset.from_json(current), partial=partial).to_json()
+        return None if changed == current else changed
+
+    store.update(DATASET, change)
+
+
+def describe_partial(partial: Mapping[str, Any]) -> str:
+    """`400 of 2,000 rows, 3 missing, 1 failed`: what a dataset lacks, for whoever is shown its results."""
+    counts = ("missing", "extra", "failed", "unbuilt")
+    parts = [f"{partial['rows']:,} of {partial['expected']:,} rows"]
+    parts += [f"{partial[name]:,} {name}" for name in counts if partial.get(name)]
+    if altered := partial.get("altered_splits"):
+        parts.append(f"other rows than published in {', '.join(altered)}")
+    return ", ".join(parts)
 
 
 def _differences(begun: Dataset, wanted: Dataset) -> list[str]:

@@ -1,4 +1,4 @@
-"""A sample: one window's encoded sound, its frames and its facts, as members of a WebDataset tar."""
+"""A sample: encoded sound, frames or both, and their facts, as members of a WebDataset tar."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ class Sample:
     """Encoded media of a segment. `facts` is everything else that is known and goes into the json member."""
 
     key: str
-    audio: bytes
+    audio: bytes | None  # None: a picture without sound
     audio_codec: str  # "flac" or "wav", also the member's name
     frames: tuple[bytes, ...]  # JPEGs at the centres of equal parts of the window
     text: str
@@ -33,7 +33,8 @@ class Sample:
     def _media(self) -> Iterator[tuple[str, bytes]]:
         for index, frame in enumerate(self.frames):
             yield f"{index}.jpg", frame
-        yield self.audio_codec, self.audio
+        if self.audio is not None:
+            yield self.audio_codec, self.audio
         if self.frames:
             yield "jpg", self.frames[len(self.frames) // 2]
 

@@ -19,6 +19,7 @@ class Segment:
     end: Seconds
     mids: tuple[str, ...]
     split: str
+    name: str = ""  # the sample's, in datasets whose files have names of their own
 
     @property
     def duration(self) -> Seconds:
@@ -27,7 +28,7 @@ class Segment:
     @property
     def key(self) -> str:
         """The sample's name in a shard: no dot, since webdataset ends a key at the first one."""
-        return segment_key(self.ytid, self.start)
+        return self.name or segment_key(self.ytid, self.start)
 
 
 def segment_key(ytid: str, start: Seconds) -> str:

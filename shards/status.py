@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from shards.layout import IDENTITIES, MANIFEST, PAUSE, ledger_name
+from shards.layout import DATASET, IDENTITIES, MANIFEST, PAUSE, ledger_name
 from shards.manifest import is_ledger
 from shards.outcome import Disposition
 from shards.plan import Plan, read_plans
@@ -108,6 +108,7 @@ class Status:
     manifest_age_s: float | None
     manifest_lacks: int  # ledgers that came after it
     problems: Mapping[str, str]  # file → why it could not be read
+    partial: Mapping[str, Any] | None = None  # what a rebuilt dataset lacks, as dataset.json says
 
     def total(self, name: str) -> int:
         """The sum over the splits of one of their counts, such as "ok"."""
@@ -164,6 +165,7 @@ def read_status(store: Store, *, previous: Status | None = None) -> Status:
         manifest_age_s=age,
         manifest_lacks=lacks,
         problems={**problems, **unreadable},
+        partial=_facts(store, DATASET).get("partial"),
     )
 
 

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from shards.outcome import Disposition
+from shards.profile import describe_partial
 from shards.status import IdentityStatus, SplitStatus, Status, WorkerStatus
 
 STYLES = {
@@ -35,6 +36,8 @@ def _parts(status: Status) -> Iterator[RenderableType]:
         yield Text("nothing is planned yet", style="dim")
         return
     yield _splits(status)
+    if status.partial is not None:
+        yield Text(f"partial: {describe_partial(status.partial)}", style="yellow")
     if status.outcomes:
         yield _outcomes(status)
     yield _pace(status)

@@ -44,7 +44,7 @@ def verify(
 
     `on_shard` hears of every shard when it has been looked at.
     """
-    names = store.names("audioset-")
+    names = [name for name in store.names() if is_shard_name(name.split(".", 1)[0])]
     shards = [name.removesuffix(".parquet") for name in names if name.endswith(".parquet")]
 
     def look(shard: str) -> tuple[list[Finding], list[str], int]:
@@ -101,7 +101,9 @@ def _verify_shard(store: Store, shard: str, *, deep: bool) -> tuple[list[Finding
     return findings, list(pcm), record.tar_bytes
 
 
-def _verify_tar(store: Store, record: ShardRecord, pcm: Mapping[str, str], *, deep: bool) -> Iterator[str]:
+def _verify_tar(
+    store: Store, record: ShardRecord, pcm: Mapping[str, str | None], *, deep: bool
+) -> Iterator[str]:
     name = tar_name(record.shard)
     if not record.samples:
         if store.exists(name):
@@ -121,7 +123,7 @@ def _verify_tar(store: Store, record: ShardRecord, pcm: Mapping[str, str], *, de
 
 
 def _verify_members(
-    tar: BinaryIO, record: ShardRecord, pcm: Mapping[str, str], *, deep: bool
+    tar: BinaryIO, record: ShardRecord, pcm: Mapping[str, str | None], *, deep: bool
 ) -> Iterator[str]:
     if deep and (sha256 := _sha256(tar)) != record.tar_sha256:
         yield f"sha256 {sha256[:12]}…, its ledger says {record.tar_sha256[:12]}…"
@@ -142,11 +144,16 @@ def _sha256(file: BinaryIO) -> str:
     return digest.hexdigest()
 
 
-def _verify_sample(members: Mapping[str, bytes], pcm_sha256: str) -> Iterator[str]:
+def _verify_sample(members: Mapping[str, bytes], pcm_sha256: str | None) -> Iterator[str]:
     facts: dict[str, Any] = json.loads(members["json"])
     for name, sha256 in facts["sha256"].items():
         if hashlib.sha256(members.get(name, b"")).hexdigest() != sha256:
             yield f"{name} is not what its json member says"
+    if pcm_sha256 is None:
+        yield from (
+            f"{name}, although its ledger has no sound" for name in ("flac", "wav") if name in members
+        )
+        return
     try:
         pcm, _ = decode_pcm(members["flac"] if "flac" in members else members["wav"])
     except (SoundError, KeyError) as error:
