@@ -51,7 +51,7 @@ def run_ingest(given: Mapping[str, Any]) -> None:
 
 def _ingest(settings: IngestSettings, notifier: Notifier, *, quiet: bool) -> Exit:
     stop = Stop()
-    with _signals_set(stop):
+    with signals_set(stop):
         summary = ingest(
             settings,
             stop=stop,
@@ -64,7 +64,7 @@ def _ingest(settings: IngestSettings, notifier: Notifier, *, quiet: bool) -> Exi
 
 
 @contextlib.contextmanager
-def _signals_set(stop: Stop) -> Iterator[None]:
+def signals_set(stop: Stop) -> Iterator[None]:
     """The first signal lets what runs come to its end; the second one does not wait."""
 
     def handle(number: int, frame: FrameType | None) -> None:
