@@ -55,11 +55,13 @@ def main() -> None:
 def _mount() -> None:
     import flows.dataset_commands as dataset_commands
     from flows.cli_models import models_app
+    from flows.rebuild_command import rebuild_app
 
     app.command("status", rich_help_panel="Data")(dataset_commands.status)
     app.command("verify", rich_help_panel="Data")(dataset_commands.verify)
     app.command("manifest", rich_help_panel="Data")(dataset_commands.manifest)
     app.command("sheet", rich_help_panel="Data")(dataset_commands.sheet)
+    app.add_typer(rebuild_app, rich_help_panel="Data")
     app.add_typer(models_app)
 
 
