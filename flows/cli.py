@@ -27,6 +27,7 @@ class Exit(IntEnum):
     BLOCKED = 4  # stopped, or segments are left, because the site blocks us
     NO_ROOM = 5  # the disk is full
     BROKEN = 6  # `verify` found something
+    REQUEUE = 75  # training was asked to stop and has saved: the same command goes on
     INTERRUPTED = 130
 
 
@@ -56,6 +57,7 @@ def _mount() -> None:
     import flows.dataset_commands as dataset_commands
     from flows.cli_models import models_app
     from flows.rebuild_command import rebuild_app
+    from flows.train_command import train_app
 
     app.command("status", rich_help_panel="Data")(dataset_commands.status)
     app.command("verify", rich_help_panel="Data")(dataset_commands.verify)
@@ -63,6 +65,7 @@ def _mount() -> None:
     app.command("sheet", rich_help_panel="Data")(dataset_commands.sheet)
     app.add_typer(rebuild_app, rich_help_panel="Data")
     app.add_typer(models_app)
+    app.add_typer(train_app)
 
 
 if __name__ == "__main__":

@@ -37,8 +37,16 @@ def apply_overrides(stage: Stage, overrides: Sequence[str]) -> Stage:
         if not equals:
             raise OverrideError(f"--set {override}: no '='; expected PATH=VALUE, such as optim.lr=3e-4")
         leaf = _named(stage, path.strip())
-        stage = derive(stage, SOURCE, **{leaf.path.replace(".", "__"): _value(leaf, text.strip())})
+        stage = _set(stage, leaf, text.strip())
     return stage
+
+
+def _set(stage: Stage, leaf: Leaf, text: str) -> Stage:
+    value = _value(leaf, text)
+    try:
+        return derive(stage, SOURCE, **{leaf.path.replace(".", "__"): value})
+    except ValueError as error:  # an objective checks its own fields
+        raise OverrideError(f"--set {leaf.path}={text}: {error}") from None
 
 
 def _named(stage: Stage, path: str) -> Leaf:

@@ -22,7 +22,6 @@ class NumericsProfile:
 
     # What training does with sound; ESC-50's and UrbanSound8K's recipes read these.
     time_inversion: Literal["time", "channels"]  # the axis that is reversed with probability 0.5
-    time_scaling: Literal["uniform", "log_uniform"]  # how the factor between 1/1.5 and 1.5 is drawn
     noise_snr_db: tuple[float, float]  # bounds of the uniform draw of the signal-to-noise ratio
     urbansound_amplitude: Literal["as_recorded", "stretched"]  # stretched: each file to the whole of [-1, 1]
 
@@ -35,7 +34,6 @@ PAPER = NumericsProfile(
     dead_temperatures=False,  # CLIP §2.5: the temperature is learned, clipped at 100
     antialias_images=True,  # AudioCLIP §3.3 takes CLIP's heads; openai/CLIP clip/clip.py resizes in PIL
     time_inversion="time",  # AudioCLIP §4.2: "inversion of a track along its time axis"
-    time_scaling="uniform",  # AudioCLIP §4.2: factors "~ U"; its bounds [-1.5, 1.5] cannot be meant literally
     noise_snr_db=(10.0, 120.0),  # AudioCLIP §4.2
     urbansound_amplitude="as_recorded",  # AudioCLIP §4.1 names no other scale
     one_pair_loss="mean",  # CLIP, figure 3: the mean of the two; AudioCLIP §3.3 adds two such terms
@@ -46,7 +44,6 @@ RELEASED = NumericsProfile(
     dead_temperatures=True,  # model/audioclip.py: clamps exp(log 100), in float32 100.0000076
     antialias_images=False,  # utils/transforms.py: ToTensor before Resize, under the pinned torchvision 0.8.2
     time_inversion="channels",  # utils/transforms.py RandomFlip: reverses axis 0 of (C, T)
-    time_scaling="log_uniform",  # utils/transforms.py RandomScale: 1.5 ** U(-1, 1)
     noise_snr_db=(10.0, 121.0),  # utils/transforms.py RandomNoise: adds 1 to the upper bound
     urbansound_amplitude="stretched",  # utils/datasets/us8k.py: min-max to int16's range, per file
     one_pair_loss="sum",  # model/audioclip.py: divides the sum by the factorial of the pairs, here 1

@@ -1,0 +1,31 @@
+"""Each of AudioCLIP's stages at toy size: the same code in seconds on a CPU, from random weights."""
+
+import dataclasses
+
+from trainer.recipes.audioclip import STAGES
+from trainer.stage import Stage, derive
+
+_TOY = "ours: toy size"
+
+
+def _toy(stage: Stage) -> Stage:
+    """`stage` with a small model, short sounds, small batches and few epochs; it may start from nothing."""
+    name = stage.name.partition(".")[2]
+    stage = dataclasses.replace(stage, name=f"debug.{name}", about=f"{stage.name} at toy size: {stage.about}")
+    return derive(
+        stage,
+        _TOY,
+        model__size="toy",
+        start__audio="random",
+        start__clip="random",
+        start__wants="",
+        data__seconds=1.0,
+        optim__lr=0.01,
+        schedule__law="constant",
+        epochs=3,
+        batch_size=8,
+        machine__precision="float32",
+    )
+
+
+TOY_STAGES = tuple(_toy(stage) for stage in STAGES)
