@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from trainer.batch import MODALITIES
-from trainer.devices import choose_device
+from trainer.devices import checked_precision, choose_device
 from trainer.fetch import cache_folder, fetch
 from trainer.models.audioclip import EncoderConfig, build_encoder
 from trainer.models.clip import RN50
@@ -38,14 +38,20 @@ def load_model(
     *,
     device: str | torch.device = "auto",
     profile: str | None = None,
+    precision: str = "float32",
+    compile: bool = False,
 ) -> Encoder:
     """An encoder in evaluation mode on `device` (auto: cuda, mps or cpu).
 
     `source` is the name of published weights (fetched on first use), a weights file in a published layout
     or ours, a folder with `model.safetensors` and `config.json`, or a state dict. `profile` is `paper` or
-    `released`; left out, it is the one that a folder was saved with, or `paper`. Raises WeightsError,
-    FetchError or ValueError.
+    `released`; left out, it is the one that a folder was saved with, or `paper`.
+
+    `precision` bf16 lets towers multiply in bfloat16; the wavelet front-end, what the towers pool and the
+    logits stay in float32. `compile` makes faster code of each tower, at the cost of a minute when it first
+    runs. Raises WeightsError, FetchError or ValueError.
     """
+    checked_precision(precision)
     found = _read(source)
     config = found.config if profile is None else dataclasses.replace(found.config, profile=profile)
     chosen = choose_device(device)
@@ -53,6 +59,9 @@ def load_model(
         encoder = build_encoder(config)
     load = load_published if found.published else load_ours
     load(encoder, found.state, source=found.name)
+    encoder.precision = precision
+    if compile:
+        encoder.compile_towers()
     return encoder.to(chosen).eval()
 
 

@@ -70,7 +70,9 @@ class AttentionPool(nn.Module):
         x = x + self.positional_embedding.to(x.dtype)
         query, key, value = self.q_proj(x[:, :1]), self.k_proj(x), self.v_proj(x)
         heads = F.scaled_dot_product_attention(self._heads(query), self._heads(key), self._heads(value))
-        pooled: Tensor = self.c_proj(heads.transpose(1, 2).flatten(1))  # NH1c -> ND
+        with torch.autocast(x.device.type, enabled=False):
+            rows = heads.transpose(1, 2).flatten(1).to(self.c_proj.weight.dtype)  # NH1c -> N(Hc)
+            pooled: Tensor = self.c_proj(rows)
         return pooled
 
     def _heads(self, x: Tensor) -> Tensor:
@@ -96,19 +98,26 @@ class TextTower(nn.Module):
         self.context_length: int = clip.context_length
 
     def forward(self, tokens: Tensor) -> Tensor:
-        ends = tokens.argmax(dim=-1)  # the end-of-text has the largest id
-        tokens = tokens[:, : int(ends.max()) + 1]
+        tokens, ends = _cut(tokens)
         x = self.token_embedding(tokens) + self.positional_embedding[: tokens.shape[1]]  # NLD
         x = self.transformer(x, attn_mask=_causal(tokens.shape[1], like=x))
         x = x[
             torch.arange(len(x), device=x.device), ends
         ]  # ND: the norm is per position, so it can come later
-        embeddings: Tensor = self.ln_final(x) @ self.text_projection
+        with torch.autocast(x.device.type, enabled=False):
+            embeddings: Tensor = self.ln_final(x.to(self.text_projection.dtype)) @ self.text_projection
         return embeddings
 
     def tokens(self, texts: Sequence[str], *, truncate: bool = False) -> Tensor:
         """(B, context) token ids; TextError for a text that is too long, unless it may be truncated."""
         return tokenize(texts, self.context_length, truncate=truncate)
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # PyTorch's; a graph cannot ask for a length
+def _cut(tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """The columns up to the longest end-of-text, and where each row's is."""
+    ends = tokens.argmax(dim=-1)  # the end-of-text has the largest id
+    return tokens[:, : int(ends.max()) + 1], ends
 
 
 def _causal(length: int, *, like: Tensor) -> Tensor:

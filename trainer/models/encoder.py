@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainer.batch import MODALITIES, Embeddings
-from trainer.devices import exact_arithmetic
+from trainer.devices import check_compiler, exact_arithmetic, lower_precision
 from trainer.image import read_image
 from trainer.waveform import SoundSource, Window, checked_waveform, resampled, runs, windows_of
 from trainer.weights import state_hash
@@ -56,6 +56,7 @@ class Encoder(nn.Module):
         for modality in self.modalities:
             self.add_module(modality, towers[modality])
         self.dead_temperatures = dead_temperatures
+        self.precision = "float32"  # or bf16: how towers multiply; not part of what is saved
         self.config = dict(config or {})
         self.log_scales = nn.ParameterDict(
             {
@@ -74,7 +75,7 @@ class Encoder(nn.Module):
         given = {"audio": audio, "image": image, "text": text}
         return Embeddings(
             **{
-                modality: _unit(self._tower(modality)(inputs))
+                modality: _unit(self._embedded(self._tower(modality), inputs))
                 for modality, inputs in given.items()
                 if inputs is not None
             }
@@ -140,8 +141,13 @@ class Encoder(nn.Module):
         """In evaluation mode exactly and without gradients, in training mode as training does."""
         learns = self.training and torch.is_grad_enabled()
         with nullcontext() if self.training else exact_arithmetic(), torch.set_grad_enabled(learns):
+            return self._embedded(tower, inputs)
+
+    def _embedded(self, tower: nn.Module, inputs: Tensor) -> Tensor:
+        """(B, D) in the weights' own precision, even where the tower's layers multiply in bfloat16."""
+        with lower_precision(inputs.device, self.precision):
             embeddings: Tensor = tower(inputs)
-            return embeddings
+        return embeddings.float() if embeddings.dtype is torch.bfloat16 else embeddings
 
     # -- files in, unit length out
 
@@ -200,9 +206,21 @@ class Encoder(nn.Module):
 
     # -- where and what it is
 
+    def compile_towers(self) -> None:
+        """Each tower becomes faster code of its own at its first call, which then takes a minute.
+
+        Another shape of input is compiled anew, once; after that, any. Raises ValueError without a compiler.
+        """
+        check_compiler()
+        for modality in self.modalities:
+            self._tower(modality).compile()
+
     def fingerprint(self) -> str:
         """Sixteen hex digits that change with any weight and any setting; takes a second."""
-        return state_hash(self.state_dict(), self.config)
+        settings = (
+            self.config if self.precision == "float32" else {**self.config, "precision": self.precision}
+        )
+        return state_hash(self.state_dict(), settings)
 
     @property
     def device(self) -> torch.device:

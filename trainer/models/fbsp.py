@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trainer.devices import float32_arithmetic
 from trainer.models.convolution import multiply, packed
 from trainer.models.framing import FRAME, framed
 from trainer.models.memo import Memo
@@ -126,21 +126,6 @@ def blackman_harris(taps: int) -> Tensor:
 def as_published(waveform: Tensor) -> Tensor:
     """[-1, 1] -> what the published code makes of its int16: nearly the same, with 0 at +1.5e-5."""
     return waveform.mul(FULL_SCALE).add_(32_768).mul_(2).div_(65_535).sub_(1)
-
-
-@contextmanager
-def float32_arithmetic() -> Iterator[None]:
-    """Products of float32 are not rounded to TF32 or bfloat16, whatever the process allows elsewhere."""
-    mkldnn: Any = torch.backends.mkldnn
-    backends = (torch.backends.cuda.matmul, mkldnn.conv, mkldnn.matmul)
-    before = [backend.fp32_precision for backend in backends]
-    try:
-        for backend in backends:
-            backend.fp32_precision = "ieee"
-        yield
-    finally:
-        for backend, precision in zip(backends, before, strict=True):
-            backend.fp32_precision = precision
 
 
 def _envelope(m: Tensor, fb: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
