@@ -16,6 +16,7 @@ import duckdb
 import pyarrow as pa
 
 from shards import ledger
+from shards.annotations import is_annotation, key_fault, table_name
 from shards.layout import DATASET, LABELS, MANIFEST, PLAN_FOLDER, is_shard_name
 from shards.ledger import ShardRecord, read_record
 from shards.store import Entry, Store
@@ -61,7 +62,7 @@ def is_ledger(name: str) -> bool:
 
 def _is_source(name: str) -> bool:
     in_plan = name.startswith(f"{PLAN_FOLDER}/") and name.endswith(".parquet")
-    return in_plan or is_ledger(name) or name in (DATASET, LABELS)
+    return in_plan or is_ledger(name) or is_annotation(name) or name in (DATASET, LABELS)
 
 
 def build_manifest(store: Store, target: Path, *, previous: bool = False) -> Build:
@@ -178,10 +179,10 @@ def _add_ledgers(con: Connection, store: Store, names: Sequence[str]) -> dict[st
 _LEDGER_COLUMNS = ", ".join(f'"{name}"' for name in ledger.SCHEMA.names)
 _INSERT_ATTEMPTS = f"""
 INSERT INTO attempts BY NAME
-SELECT {_LEDGER_COLUMNS}, TRUE AS is_current, attempts AS tries
+SELECT {_LEDGER_COLUMNS}, file_row_number AS position, TRUE AS is_current, attempts AS tries
 FROM (
     SELECT * REPLACE (parse_filename(filename, TRUE) AS shard)
-    FROM read_parquet($files, filename = TRUE)
+    FROM read_parquet($files, filename = TRUE, file_row_number = TRUE)
 )
 """
 _INSERT_UNTRIED = """
@@ -309,7 +310,36 @@ def _add_rest(con: Connection, store: Store, sources: Sequence[Entry]) -> dict[s
         con.execute(f"DELETE FROM {table}")
         with local_copies(store, names) as files:
             problems |= insert_readable(con, sql, files)
+    return problems | _add_annotations(con, store, [entry.name for entry in sources])
+
+
+def _add_annotations(con: Connection, store: Store, sources: Sequence[str]) -> dict[str, str]:
+    """A table for each annotation beside the shards; which of them are none, and why."""
+    for table in _annotation_tables(con):
+        con.execute(f'DROP TABLE manifest."{table}"')
+    problems: dict[str, str] = {}
+    with local_copies(store, filter(is_annotation, sources)) as files:
+        for name, path in files.items():
+            if fault := key_fault(path) or _fault(path):
+                problems[name] = fault
+            else:
+                _add_annotation(con, name, path)
     return problems
+
+
+def _annotation_tables(con: Connection) -> list[str]:
+    sql = "SELECT table_name FROM duckdb_tables() WHERE database_name = 'manifest'"
+    return [table for (table,) in con.execute(sql).fetchall() if table.startswith("annotation_")]
+
+
+def _add_annotation(con: Connection, name: str, path: Path) -> None:
+    table = f'manifest."{table_name(name)}"'
+    con.execute(f"CREATE TABLE {table} AS FROM read_parquet({quoted(path)})")
+    con.execute(f"COMMENT ON TABLE {table} IS 'The annotation {name}: join it USING (key).'")
+    for (column,) in con.execute(f"SELECT column_name FROM (DESCRIBE {table})").fetchall():
+        quoted_column = column.replace('"', '""')
+        text = "Name of the sample." if column == "key" else f"As in {name}."
+        con.execute(f"COMMENT ON COLUMN {table}.\"{quoted_column}\" IS '{text}'")
 
 
 def _sign(con: Connection, store: Store, sources: Sequence[Entry], problems: Mapping[str, str]) -> None:

@@ -56,6 +56,7 @@ CREATE TABLE attempts (
     downloader_version VARCHAR,
     ffmpeg_version VARCHAR,
     trichord_version VARCHAR,
+    position INTEGER NOT NULL,
     is_current BOOLEAN NOT NULL,
     tries INTEGER NOT NULL
 );
@@ -109,6 +110,7 @@ COMMENT ON COLUMN attempts.run IS 'Run of `trichord ingest` that did it.';
 COMMENT ON COLUMN attempts.downloader_version IS 'Version of yt-dlp.';
 COMMENT ON COLUMN attempts.ffmpeg_version IS 'Version of ffmpeg.';
 COMMENT ON COLUMN attempts.trichord_version IS 'Version of this program.';
+COMMENT ON COLUMN attempts.position IS 'Place of the row in its ledger, from 0; samples lie in the tar in this order.';
 COMMENT ON COLUMN attempts.is_current IS 'Whether this row stands for its segment in the view segments: an ok one, else the latest.';
 COMMENT ON COLUMN attempts.tries IS 'Sum of attempts over all rows of the same key.';
 
@@ -314,7 +316,7 @@ SELECT
 FROM attempts
 WHERE is_current AND outcome <> 'ok'
 GROUP BY outcome, disposition
-ORDER BY segments DESC, outcome;
+ORDER BY segments DESC, outcome, disposition;
 COMMENT ON VIEW failures IS 'Why there is no sample, and how often.';
 COMMENT ON COLUMN failures.outcome IS 'The reason.';
 COMMENT ON COLUMN failures.disposition IS 'permanent, retryable or blocked.';
