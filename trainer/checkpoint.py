@@ -1,0 +1,205 @@
+"""Everything a run needs to go on as if it had never stopped, written in the background, whole or not."""
+
+import json
+import os
+import random
+import shutil
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from trainer.run_folder import RunFolder, step_of
+from trainer.run_request import RunError
+from trainer.weights import CONFIG, WEIGHTS
+
+STATE = "state.pt"
+FORMAT = 1
+KEEP = 3  # last checkpoints
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Snapshot:
+    """A run at the end of a step, copied off the device, so that training can go on while it is written."""
+
+    step: int
+    weights: Mapping[str, Tensor]  # what a person wants of it: averaged weights where there are any
+    config: Mapping[str, Any]  # what rebuilds the model
+    state: Mapping[str, Any]  # all else; plain values and tensors only
+
+
+def copied(value: Any) -> Any:
+    """The value with every tensor in it copied to the CPU, strides kept."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {key: copied(each) for key, each in value.items()}
+    return [copied(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+
+class CheckpointWriter:
+    """Writes one snapshot at a time in a thread of its own; an error there is raised by the next call."""
+
+    def __init__(self, folder: RunFolder, *, keep: int = KEEP) -> None:
+        self._folder, self._keep = folder, keep
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        self.last: Path | None = next(reversed(folder.whole_checkpoints()), None)
+        for left in folder.checkpoints.glob("*.partial"):
+            shutil.rmtree(left)  # of a process that was killed while it wrote
+
+    @property
+    def busy(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def write(self, snapshot: Snapshot, *, best_step: int | None = None, publish: bool = False) -> None:
+        """Begins to write, once the last one is done. The checkpoint of `best_step` is never removed.
+
+        `publish` copies the weights to the run's folder itself, where `load_model` finds them.
+        """
+        self.wait()
+        self._thread = threading.Thread(
+            target=self._write, args=(snapshot, best_step, publish), name="checkpoint", daemon=True
+        )
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Until what was begun is written. Raises what went wrong with it."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise RunError(f"{self._folder.path}: no checkpoint could be written: {error}") from error
+
+    def _write(self, snapshot: Snapshot, best_step: int | None, publish: bool) -> None:
+        try:
+            self.last = write_checkpoint(snapshot, self._folder)
+            if publish:
+                publish_weights(self.last, self._folder.path)
+            remove_old(self._folder, keep=self._keep, best_step=best_step)
+        except BaseException as error:
+            self._error = error
+
+
+def write_checkpoint(snapshot: Snapshot, folder: RunFolder) -> Path:
+    """The checkpoint's folder; it appears by a rename, after all of it has reached the disk."""
+    target = folder.checkpoint(snapshot.step)
+    partial = target.with_name(f"{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    (partial / CONFIG).write_text(json.dumps(dict(snapshot.config), indent=2, sort_keys=True) + "\n")
+    weights = {name: tensor.contiguous() for name, tensor in snapshot.weights.items()}
+    safetensors.torch.save_file(weights, partial / WEIGHTS)
+    torch.save(dict(snapshot.state), partial / STATE)
+    for file in partial.iterdir():
+        _flush(file)
+    _flush(partial)
+    _remove(target)  # one of the same step, from before a resume
+    partial.rename(target)
+    _flush(target.parent)
+    return target
+
+
+def publish_weights(checkpoint: Path, run: Path) -> None:
+    """Copies weights and config beside each other into the run's folder; each appears whole."""
+    for name in (CONFIG, WEIGHTS):
+        partial = run / f"{name}.partial"
+        shutil.copyfile(checkpoint / name, partial)
+        _flush(partial)
+        partial.replace(run / name)
+
+
+def remove_old(folder: RunFolder, *, keep: int, best_step: int | None) -> None:
+    """All but the last `keep` and the best."""
+    for path in folder.whole_checkpoints()[:-keep]:
+        if step_of(path) != best_step:
+            _remove(path)
+
+
+def _remove(checkpoint: Path) -> None:
+    """By a rename first: nobody must find half of it."""
+    if checkpoint.exists():
+        doomed = checkpoint.with_name(f"{checkpoint.name}.partial")
+        checkpoint.rename(doomed)
+        shutil.rmtree(doomed)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# -- reading
+
+
+def find_checkpoint(resume: str, folder: RunFolder) -> Path | None:
+    """What `--resume` means here: the newest whole checkpoint, the one that was named, or None.
+
+    Raises RunError for `never` in a folder that holds a run, and for a path without a checkpoint.
+    """
+    own = folder.whole_checkpoints()
+    if resume == "auto":
+        return own[-1] if own else None
+    if resume == "never":
+        if own:
+            raise RunError(
+                f"{folder.path} holds a run at step {step_of(own[-1])}; expected an empty --out with "
+                "--resume never: choose another, or leave --resume out to go on"
+            )
+        return None
+    path = Path(resume).expanduser()
+    found = [path] if (path / STATE).is_file() else RunFolder(path).whole_checkpoints()
+    if not found:
+        raise RunError(f"--resume {resume}: no checkpoint there; expected auto, never, a run or a checkpoint")
+    return found[-1]
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Weights and state. Nothing in the files is executed. Raises RunError for what is no checkpoint."""
+    try:
+        weights = safetensors.torch.load_file(path / WEIGHTS)
+        state: dict[str, Any] = torch.load(path / STATE, map_location="cpu", weights_only=True)
+    except Exception as error:  # a file cut short fails in a dozen ways
+        raise RunError(
+            f"{path} is no readable checkpoint: {error}; remove it to go on from the one before"
+        ) from None
+    if state.get("format") != FORMAT:
+        raise RunError(f"{path} has format {state.get('format')}; expected {FORMAT}: use the code it is from")
+    return weights, state
+
+
+# -- random states
+
+
+def random_states(device: torch.device) -> dict[str, Any]:
+    """Of every global generator. Training reads none of them, but a user's objective may."""
+    name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
+    version, internal, gauss_next = random.getstate()
+    states: dict[str, Any] = {
+        "torch": torch.get_rng_state(),
+        "numpy": [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, gauss],
+        "python": [version, list(internal), gauss_next],
+    }
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def restore_random_states(states: Mapping[str, Any], device: torch.device) -> None:
+    torch.set_rng_state(states["torch"])
+    name, keys, position, has_gauss, gauss = states["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
+    version, internal, gauss_next = states["python"]
+    random.setstate((version, tuple(internal), gauss_next))
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
