@@ -1,11 +1,14 @@
 """Commands of a person who trains: recipes to look at, `trichord train`, runs to compare."""
 
 import json
+import sys
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from flows.cli import Exit, fail
 from trainer.command_line import train
@@ -39,11 +42,15 @@ def list_recipes(as_json: AsJson = False) -> None:
 
     if as_json:
         return typer.echo(json.dumps({stage.name: stage.about for stage in RECIPES.values()}, indent=2))
-    table = Table("recipe", "about", "objective", "epochs", "batch", "rate")
-    for stage in RECIPES.values():
-        numbers = (stage.epochs, stage.batch_size, stage.optim.lr)
-        table.add_row(stage.name, stage.about, objective_name(stage.objective), *map(shown, numbers))
-    Console().print(table)
+    rows = (
+        (stage.name, stage.about, objective_name(stage.objective), *map(shown, _numbers(stage)))
+        for stage in RECIPES.values()
+    )
+    _show(("recipe", "about", "objective", "epochs", "batch", "rate"), rows)
+
+
+def _numbers(stage: "Stage") -> tuple[float, ...]:
+    return stage.epochs, stage.batch_size, stage.optim.lr
 
 
 @recipe_app.command("show")
@@ -63,10 +70,8 @@ def show_recipe(
     stage = _stage(recipe, overrides, objective)
     if as_json:
         return typer.echo(json.dumps(stage_to_json(stage), indent=2))
-    table = Table("value", "", "source", title=f"{stage.name}: {stage.about}", title_justify="left")
-    for row in describe(stage):
-        table.add_row(row.path, row.value, row.source)
-    Console().print(table)
+    typer.echo(f"{stage.name}: {stage.about}")
+    _show(("path", "value", "source"), ((row.path, row.value, row.source) for row in describe(stage)))
 
 
 @recipe_app.command("diff")
@@ -83,11 +88,11 @@ def compare_recipes(left: Recipe, right: Recipe, as_json: AsJson = False) -> Non
     found = differences(*map(stage_to_json, stages))
     if as_json:
         return typer.echo(json.dumps({path: [ours, theirs] for path, ours, theirs in found}, indent=2))
-    table = Table("value", stages[0].name, stages[1].name, f"source in {stages[1].name}")
-    for path, ours, theirs in found:
-        told = ("" if value is None else shown(value) for value in (ours, theirs))
-        table.add_row(path, *told, source_of(stages[1], path))
-    Console().print(table)
+    rows = (
+        (path, *("" if value is None else shown(value) for value in values), source_of(stages[1], path))
+        for path, *values in found
+    )
+    _show(("path", stages[0].name, stages[1].name, f"source in {stages[1].name}"), rows)
 
 
 def _stage(recipe: str, overrides: list[str] | None, objective: str) -> "Stage":
@@ -101,3 +106,17 @@ def _stage(recipe: str, overrides: list[str] | None, objective: str) -> "Stage":
         return apply_overrides(with_objective(resolve(recipe), objective), overrides or ())
     except RunError as error:
         raise fail(error, Exit(error.code)) from None
+
+
+def _show(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table for a person; for another program a line a row, with tabs between."""
+    if not sys.stdout.isatty():
+        for row in (head, *rows):
+            typer.echo("\t".join(row))
+        return
+    table = Table()
+    for name in head:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console().print(table)
