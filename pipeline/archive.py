@@ -1,6 +1,8 @@
 """A dataset's archive: whether it is the published one, and its files in a folder of ours, nowhere else."""
 
+import gzip
 import hashlib
+import lzma
 import os
 import shutil
 import tarfile
@@ -12,7 +14,10 @@ from typing import IO
 
 _CHUNK = 1 << 20
 _SUFFIXES = ".zip, .tar, .tar.gz, .tgz"
-_BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError, NotImplementedError)
+_BROKEN = (
+    *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, lzma.LZMAError, zlib.error),
+    *(EOFError, RuntimeError, NotImplementedError),
+)
 
 
 class ArchiveError(ValueError):
@@ -51,17 +56,25 @@ def unpack(archive: Path, target: Path, check: Callable[[], None] = lambda: None
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        for name, file in _members(archive):
-            place = partial / _checked(name, archive)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            with place.open("xb") as copy:
-                shutil.copyfileobj(file, copy, _CHUNK)
-            check()
+        _write(archive, partial, check)
+        os.replace(partial, target)
     except _BROKEN as error:
         raise ArchiveError(f"{archive} is damaged ({error}); fetch it again") from None
-    except (FileExistsError, NotADirectoryError) as error:
-        raise ArchiveError(f"{archive} holds {Path(error.filename).name} twice; expected one of it") from None
-    os.replace(partial, target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write(archive: Path, folder: Path, check: Callable[[], None]) -> None:
+    for name, file in _members(archive):
+        place = folder / _checked(name, archive)
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            copy = place.open("xb")
+        except (FileExistsError, NotADirectoryError):
+            raise ArchiveError(f"{archive} holds {name} twice; expected one of it") from None
+        with copy:
+            shutil.copyfileobj(file, copy, _CHUNK)
+        check()
 
 
 def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
@@ -79,6 +92,13 @@ def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
         for member in tape:
             if member.isreg() and (content := tape.extractfile(member)) is not None:
                 yield member.name, content
+        _read_on(tape)
+
+
+def _read_on(tape: tarfile.TarFile) -> None:
+    """To the compressed file's end, where its checksum is: a tar's own end comes before."""
+    while tape.fileobj is not None and tape.fileobj.read(_CHUNK):
+        pass
 
 
 def _is_link(info: zipfile.ZipInfo) -> bool:

@@ -75,7 +75,7 @@ def _keys(files: list[str]) -> dict[str, str]:
 
 
 def _hashed(file: str, key: str) -> str:
-    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", key)[:60].strip("-")
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", key)[:60].strip("-") or "file"
     return f"{stem}-{hashlib.sha256(file.encode()).hexdigest()[:8]}"
 
 
