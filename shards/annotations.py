@@ -107,8 +107,8 @@ def _fault(table: pa.Table, names: Sequence[str] | None = None) -> str | None:
         return f"{keys.null_count} of {len(keys)} rows have no {KEY}; expected one in each"
     if (twice := len(keys) - pc.count_distinct(keys).as_py()) > 0:
         return (
-            f"{KEY} {_repeated(keys)!r} is there twice, and {twice} rows repeat a {KEY}; expected one row a "
-            "sample: put several captions of one into a list (SELECT key, list(caption) AS caption … GROUP BY key)"
+            f"{KEY} {_repeated(keys)!r} is there twice, and {twice} rows repeat a {KEY}; expected one row "
+            "a sample: put several captions into a list (SELECT key, list(caption) AS caption … GROUP BY key)"
         )
     return None
 

@@ -216,7 +216,7 @@ def _why_empty(con: Connection, store: Store, splits: Sequence[str], where: str)
     counts = dict(con.execute("SELECT split, count(*) FROM chosen GROUP BY split ORDER BY 1").fetchall())
     there = ", ".join(f"{split} {count:,}" for split, count in counts.items())
     if not counts:
-        return f"{store.url} holds no samples; expected a dataset in which `trichord ingest` has finished a shard"
+        return f"{store.url} holds no samples; expected a dataset with a finished shard: `trichord ingest`"
     if not (left := sum(counts.get(split, 0) for split in splits) if splits else sum(counts.values())):
         return f"no samples in {', '.join(splits)}; {store.url} has {there}"
     return f"none of {left:,} samples meets {' '.join(where.split())!r}; without it there are {there}"
@@ -246,8 +246,8 @@ def _check_matches(con: Connection, store: Store, annotations: Sequence[Annotati
             example = annotation.table.column(KEY)[0].as_py() if len(annotation.table) else None
             [(key,)] = con.execute("SELECT any_value(key) FROM samples").fetchall()
             raise SelectionError(
-                f"annotation {annotation.name}: none of its {len(annotation.table):,} keys, such as {example!r}, "
-                f"is a sample of {store.url}; expected keys such as {key!r}"
+                f"annotation {annotation.name}: none of its {len(annotation.table):,} keys, such as "
+                f"{example!r}, is a sample of {store.url}; expected keys such as {key!r}"
             )
 
 
@@ -285,7 +285,9 @@ def _samples(store: Store, annotations: Sequence[Annotation] = ()) -> Iterator[C
         con.execute(
             f"""
             CREATE TEMP VIEW chosen AS
-            SELECT * EXCLUDE (names), list_transform(mids, lambda mid: coalesce(known.names[mid], mid)) AS classes
+            SELECT
+                * EXCLUDE (names),
+                list_transform(mids, lambda mid: coalesce(known.names[mid], mid)) AS classes
             FROM ({_join(annotations)})
             CROSS JOIN (SELECT map(list(mid), list(name)) AS names FROM labels) AS known
             """
@@ -435,7 +437,8 @@ WITH theirs AS MATERIALIZED (
     SELECT
         key,
         ytid IN (SELECT ytid FROM theirs) AS video,
-        coalesce(silent_share, 0) < 1 AND coalesce(pcm_sha256 IN (SELECT pcm_sha256 FROM theirs), false) AS sound
+        coalesce(silent_share < 1, true) AND coalesce(pcm_sha256 IN (SELECT pcm_sha256 FROM theirs), false)
+            AS sound
     FROM samples SEMI JOIN first USING (key)
 )
 SELECT count(*) FILTER (video), count(*) FILTER (sound), min(key, 5) FILTER (video OR sound) FROM shared
