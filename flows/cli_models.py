@@ -1,6 +1,8 @@
 """Commands of a person with a sound and a model: published weights, embeddings, names for sounds."""
 
 import sys
+from collections.abc import Iterable, Iterator
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -131,14 +133,10 @@ def embed(
     from trainer.embed import embed_files, embed_texts, found_files, write_embeddings
 
     with _file_bar() as bar:
-        paths = bar.track(list(found_files(files or [])), description="embedding")
-        rows = (
-            row
-            for part in (
-                embed_texts(encoder, text or []),
-                embed_files(encoder, paths, mono=mono, window_s=window or None),
-            )
-            for row in part
+        paths = list(found_files(files or []))
+        rows = chain(
+            embed_texts(encoder, text or []),
+            _counted(embed_files(encoder, paths, mono=mono, window_s=window or None), bar, len(paths)),
         )
         written, skipped = write_embeddings(rows, out, fingerprint=encoder.fingerprint(), size=encoder.size)
     for failure in skipped:
@@ -203,6 +201,14 @@ def classify(
     except ValueError as error:
         _fail(str(error))
     raise typer.Exit(Exit.FAILED if failures else Exit.OK)
+
+
+def _counted(rows: Iterable[Any], bar: Progress, total: int) -> Iterator[Any]:
+    """The rows of files; the bar shows how many files are behind, since the next are always begun already."""
+    task = bar.add_task("embedding", total=total)
+    for _, group in groupby(rows, key=lambda row: getattr(row, "path", None) or row.what):
+        yield from group
+        bar.advance(task)
 
 
 def _line(answer: Any) -> str:

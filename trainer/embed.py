@@ -1,9 +1,13 @@
 """Embeddings of files and texts as rows, and the Parquet file that holds them."""
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from itertools import groupby
+from functools import partial
+from itertools import groupby, islice
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,7 +16,8 @@ from torch import Tensor
 
 from shards.sound import SoundError
 from trainer.image import ImageError, read_image
-from trainer.models.encoder import WINDOW_S, Encoder
+from trainer.models.encoder import BATCH, TEXTS, WINDOW_S, Encoder, NoTower
+from trainer.read_ahead import read_ahead
 from trainer.text import TextError
 from trainer.waveform import Window, windows_of
 
@@ -36,6 +41,8 @@ SOUNDS = frozenset(
     | {".mp4", ".mkv", ".mov", ".avi", ".caf", ".w64", ".amr", ".ac3"}
 )
 ROW_GROUP = 1024  # rows held in memory before they are written
+READERS = min(8, os.cpu_count() or 1)  # threads that decode ahead
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,41 +83,86 @@ def embed_files(
 ) -> Iterator[Embedded | Skipped]:
     """Rows of any number of files, in order: one per picture and window of sound, one Skipped per failure.
 
-    A few windows are held at a time, never a whole file.
+    While some are embedded, the next files are decoded; a few windows of each are held, never a whole file.
     """
-    items = _items(model, files, mono=mono, window_s=window_s)
-    for are_windows, group in groupby(items, key=lambda item: isinstance(item, tuple)):
-        if not are_windows:
-            yield from (item for item in group if not isinstance(item, tuple))
-            continue
-        windows = (item for item in group if isinstance(item, tuple))
-        for path, window, row in model.embed_each(windows):
-            yield Embedded(modality="audio", vector=row.cpu(), path=path, start=window.start, end=window.end)
-
-
-def _items(
-    model: Encoder, files: Iterable[Path], *, mono: bool, window_s: float | None
-) -> Iterator[tuple[str, Window] | Embedded | Skipped]:
-    """What each file gives: windows that are still to be embedded, or a finished row."""
-    for file in files:
-        try:
-            if file.suffix.lower() in PICTURES:
-                vector = model.embed_image([read_image(file)])[0].cpu()
-                yield Embedded(modality="image", vector=vector, path=str(file))
+    read = partial(_read, model, mono=mono, window_s=window_s)
+    with closing(read_ahead(files, read, readers=READERS, held=BATCH)) as items:
+        for kind, group in groupby(items, key=type):
+            if kind is _Heard:
+                yield from _heard(model, (item for item in group if isinstance(item, _Heard)))
+            elif kind is _Seen:
+                yield from _seen(model, (item for item in group if isinstance(item, _Seen)))
             else:
-                windows = windows_of(file, model.sample_rate, mono=mono, window_s=window_s)
-                yield from ((str(file), window) for window in windows)
-        except (SoundError, ImageError, OSError) as error:
-            yield Skipped(what=str(file), reason=str(error))
+                yield from (item for item in group if isinstance(item, Skipped))
 
 
-def embed_texts(model: Encoder, texts: Sequence[str]) -> Iterator[Embedded | Skipped]:
-    """A row per text; a text that is too long is skipped."""
-    for text in texts:
-        try:
-            yield Embedded(modality="text", vector=model.embed_text(text)[0].cpu(), text=text)
-        except TextError as error:
-            yield Skipped(what=text, reason=str(error))
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Heard:
+    """A window of a sound that is still to be embedded."""
+
+    path: str
+    window: Window
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Seen:
+    """A picture that is still to be embedded."""
+
+    path: str
+    pixels: Tensor  # (3, S, S)
+
+
+def _read(
+    model: Encoder, file: Path, *, mono: bool, window_s: float | None
+) -> Iterator[_Heard | _Seen | Skipped]:
+    """What a file gives, ready for the towers."""
+    try:
+        if file.suffix.lower() in PICTURES:
+            yield _Seen(path=str(file), pixels=model.pixels([read_image(file)])[0])
+        else:
+            windows = windows_of(file, model.sample_rate, mono=mono, window_s=window_s)
+            yield from (_Heard(path=str(file), window=window) for window in windows)
+    except (SoundError, ImageError, NoTower, OSError) as error:
+        yield Skipped(what=str(file), reason=str(error))
+
+
+def _heard(model: Encoder, items: Iterable[_Heard]) -> Iterator[Embedded]:
+    for path, window, row in model.embed_each((item.path, item.window) for item in items):
+        yield Embedded(modality="audio", vector=row.cpu(), path=path, start=window.start, end=window.end)
+
+
+def _seen(model: Encoder, items: Iterable[_Seen]) -> Iterator[Embedded]:
+    for some in _batches(items):
+        rows = model.embed_pixels(torch.stack([item.pixels for item in some])).cpu()
+        for item, row in zip(some, rows, strict=True):
+            yield Embedded(modality="image", vector=row, path=item.path)
+
+
+def embed_texts(model: Encoder, texts: Iterable[str]) -> Iterator[Embedded | Skipped]:
+    """A row per text, in order; a text that is too long is skipped."""
+    for some in _batches(texts, TEXTS):
+        reasons = [_unreadable(model, text) for text in some]
+        readable = [text for text, reason in zip(some, reasons, strict=True) if reason is None]
+        vectors = iter(model.embed_text(readable).cpu())
+        for text, reason in zip(some, reasons, strict=True):
+            if reason is None:
+                yield Embedded(modality="text", vector=next(vectors), text=text)
+            else:
+                yield Skipped(what=text, reason=reason)
+
+
+def _unreadable(model: Encoder, text: str) -> str | None:
+    try:
+        model.tokens([text])
+    except (TextError, NoTower) as error:
+        return str(error)
+    return None
+
+
+def _batches(items: Iterable[T], most: int = BATCH) -> Iterator[list[T]]:
+    rest = iter(items)
+    while batch := list(islice(rest, most)):
+        yield batch
 
 
 def write_embeddings(

@@ -1,16 +1,17 @@
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
 import torch
-from tiny_models import RATE, tiny_encoder
+from tiny_models import RATE, SIZE, TinyAudio, tiny_encoder
 
 from trainer.class_names import ESC50, ClassNamesError, class_names
 from trainer.classify import Answer, classify, prompted
-from trainer.embed import Skipped, embed_files, found_files, write_embeddings
+from trainer.embed import Embedded, Skipped, embed_files, embed_texts, found_files, write_embeddings
 from trainer.models.encoder import Encoder
 
 
@@ -123,6 +124,45 @@ def test_a_table_without_names_is_refused(tmp_path: Path) -> None:
 
 
 # -- rows
+
+
+def test_rows_come_in_the_order_of_files_and_texts_whatever_they_are(
+    encoder: Encoder, tmp_path: Path
+) -> None:
+    names = ["a.wav", "b.png", "c.png", "d.wav", "e.wav", "f.png", "g.wav"]
+    for index, name in enumerate(names):
+        if name.endswith(".png"):
+            PIL.Image.new("RGB", (70 + index, 66), (9 * index, 99, 0)).save(tmp_path / name)
+        else:
+            noise = 0.1 * np.random.default_rng(index).standard_normal(RATE // (1 + index % 2))
+            soundfile.write(tmp_path / name, noise, RATE)
+    (tmp_path / "e.wav").write_bytes(b"nothing")
+    together = list(embed_files(encoder, [tmp_path / name for name in names]))
+    alone = [row for name in names for row in embed_files(encoder, [tmp_path / name])]
+    for row, single, name in zip(together, alone, names, strict=True):
+        if name == "e.wav":
+            assert row == single
+            continue
+        assert isinstance(row, Embedded)
+        assert isinstance(single, Embedded)
+        assert (row.path, row.modality) == (str(tmp_path / name), single.modality)
+        assert (row.vector - single.vector).abs().max() < 1e-5
+
+    texts = [f"text {index} " * (index % 5) for index in range(300)]
+    texts[70] = "dog " * 99
+    rows = list(embed_texts(encoder, texts))
+    assert [row.text if isinstance(row, Embedded) else row.what for row in rows] == texts
+    assert isinstance(rows[70], Skipped)
+    assert isinstance(rows[299], Embedded)
+    assert (rows[299].vector - encoder.embed_text([texts[299]])[0]).abs().max() < 1e-5
+
+
+def test_what_a_model_has_no_tower_for_is_skipped(tmp_path: Path) -> None:
+    PIL.Image.new("RGB", (70, 66)).save(tmp_path / "a.png")
+    deaf = Encoder({"audio": TinyAudio()}, size=SIZE).eval()
+    [seen], [read] = embed_files(deaf, [tmp_path / "a.png"]), embed_texts(deaf, ["a dog"])
+    assert seen == Skipped(what=str(tmp_path / "a.png"), reason="this model has no image tower; it has audio")
+    assert read == Skipped(what="a dog", reason="this model has no text tower; it has audio")
 
 
 def test_many_rows_are_written_in_groups(encoder: Encoder, sounds: list[Path], tmp_path: Path) -> None:

@@ -24,7 +24,12 @@ INITIAL_SCALE = {"audio_image": 100.0, "audio_text": 100.0, "image_text": 1 / 0.
 Tag = TypeVar("Tag")
 
 WINDOW_S = 10.0  # AudioSet's clips, which the audio heads were trained on
-BATCH = 8  # windows, pictures or texts that run at once
+BATCH = 8  # windows or pictures that run at once
+TEXTS = 256  # unique texts that run at once
+
+
+class NoTower(ValueError):
+    """A modality that a model does not have."""
 
 
 class Encoder(nn.Module):
@@ -122,9 +127,8 @@ class Encoder(nn.Module):
 
     def encode_image(self, pixels: Tensor | Sequence[Image]) -> Tensor:
         """(B, 3, S, S) normalised pixels, or pictures → (B, D), not normalised."""
-        tower = self._tower("image")
-        prepared = pixels if isinstance(pixels, Tensor) else tower.pixels(pixels)
-        return self._run(tower, prepared.to(self.device))
+        prepared = pixels if isinstance(pixels, Tensor) else self.pixels(pixels)
+        return self._run(self._tower("image"), prepared.to(self.device))
 
     def encode_text(self, texts: Sequence[str] | str, *, truncate: bool = False) -> Tensor:
         """Strings → (B, D), not normalised; equal ones are encoded once. Raises TextError for a long one."""
@@ -133,9 +137,20 @@ class Encoder(nn.Module):
             raise ValueError("no texts; expected at least one string")
         tower = self._tower("text")
         unique = list(dict.fromkeys(texts))
-        rows = self._run(tower, tower.tokens(unique, truncate=truncate).to(self.device))
+        tokens = self.tokens(unique, truncate=truncate).to(self.device)
+        rows = torch.cat([self._run(tower, some) for some in torch.split(tokens, TEXTS)])
         place = {text: index for index, text in enumerate(unique)}
         return rows[torch.tensor([place[text] for text in texts], device=rows.device)]
+
+    def pixels(self, pictures: Sequence[Image]) -> Tensor:
+        """(B, 3, S, S) normalised pixels of pictures of any size."""
+        pixels: Tensor = self._tower("image").pixels(pictures)
+        return pixels
+
+    def tokens(self, texts: Sequence[str], *, truncate: bool = False) -> Tensor:
+        """(B, L) token ids. Raises TextError for a text that is too long, unless it may be truncated."""
+        tokens: Tensor = self._tower("text").tokens(texts, truncate=truncate)
+        return tokens
 
     def _run(self, tower: nn.Module, inputs: Tensor) -> Tensor:
         """In evaluation mode exactly and without gradients, in training mode as training does."""
@@ -197,6 +212,11 @@ class Encoder(nn.Module):
         return self._rows([self.encode_image([_picture(picture)])[0] for picture in pictures])
 
     @torch.no_grad()
+    def embed_pixels(self, pixels: Tensor) -> Tensor:
+        """(N, D) of unit length of (N, 3, S, S) normalised pixels."""
+        return _unit(self.encode_image(pixels))
+
+    @torch.no_grad()
     def embed_text(self, texts: Sequence[str] | str, *, truncate: bool = False) -> Tensor:
         """(N, D) of unit length, one row per text. Raises TextError."""
         return self._rows(list(self.encode_text(texts, truncate=truncate)) if texts or texts == "" else [])
@@ -233,7 +253,7 @@ class Encoder(nn.Module):
 
     def _tower(self, modality: str) -> Any:
         if modality not in self.modalities:
-            raise ValueError(f"this model has no {modality} tower; it has {', '.join(self.modalities)}")
+            raise NoTower(f"this model has no {modality} tower; it has {', '.join(self.modalities)}")
         return getattr(self, modality)
 
 
