@@ -34,6 +34,10 @@ class SelectionError(ValueError):
     """A selection that cannot be made or holds nothing; the message is one line and says what to do."""
 
 
+class NothingSelected(SelectionError):
+    """There are no such samples."""
+
+
 class Keys(Sequence[str]):
     """Sample keys as strings, kept as Arrow keeps them: two million take 50 MB."""
 
@@ -137,7 +141,8 @@ def select_samples(
     `where` is a boolean expression over the columns of the manifest's `segments` and of the annotations,
     each by its own name: `rms_dbfs > -60 AND list_contains(classes, 'Dog') AND rating >= 4`. It reads nothing
     else. A column `mids` of an annotation takes the place of the ledger's for the samples that it names. The
-    manifest answers if it is current, else the ledgers. Raises SelectionError, AnnotationError.
+    manifest answers if it is current, else the ledgers. Raises SelectionError (NothingSelected where no sample
+    is left), AnnotationError.
     """
     found = [read_annotation(store, reference) for reference in annotations]
     _check_annotations(found)
@@ -148,7 +153,7 @@ def select_samples(
         sql = f"SELECT {names} FROM chosen WHERE {condition} ORDER BY shard, position"
         table = _answer(con, sql)
         if not table.num_rows:
-            raise SelectionError(_why_empty(con, store, splits, where))
+            raise NothingSelected(_why_empty(con, store, splits, where))
         _check_matches(con, store, found)
     shown = " AND ".join([*(["outcome = 'ok'"]), *([condition] if condition != "true" else [])])
     return _selection(table, f"SELECT key FROM segments WHERE {shown} ORDER BY shard, position")

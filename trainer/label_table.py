@@ -14,6 +14,7 @@ from torch import Tensor
 from shards.labels import Labels, LabelsError
 from shards.selection import Selection
 from trainer.draws import Draw, hashed, uniforms, whole_numbers
+from trainer.run_request import RunError
 
 LABEL_TEXT = "labels"  # the name under which class names, joined, are a text
 SEPARATOR = ", "  # AudioCLIP, model/audioclip.py: ', '.join of a sample's class names
@@ -23,7 +24,7 @@ _UNINDEXED = -1
 Integers = NDArray[np.int64]
 
 
-class LabelTableError(ValueError):
+class LabelTableError(RunError):
     """Samples that lack what a stage learns from; the message is one line and says what to do."""
 
 
