@@ -7,14 +7,17 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 from pipeline.listing import KEY, Item, Listing, ListingError, Published, files_below, listing_of, read_table
+from shards import ledger
 from shards.labels import ClassLabel, Labels, LabelsError
 
 COLUMNS = ("file", "label")
 SEPARATOR = "|"  # between several labels of a file
 ALL = "all"  # the split of a table without folds
+TAKEN = frozenset((*ledger.SCHEMA.names, "position", "classes"))  # by the manifest, for every dataset
 
 _SPLIT = re.compile(r"[A-Za-z0-9_]{1,40}")
 _NAME = re.compile(r"[a-z0-9]{1,40}")
+_CAPTION = re.compile(r"caption_?\d+")  # several captions of a file become one list
 
 
 def read_folder(root: Path, table: Path, name: str) -> Listing:
@@ -25,6 +28,7 @@ def read_folder(root: Path, table: Path, name: str) -> Listing:
     if not _NAME.fullmatch(name):
         raise ListingError(f"--name is {name!r}; expected 1 to 40 of a-z 0-9: shards are called by it")
     rows = list(read_table(table, COLUMNS))
+    _check_columns(rows[0][1] if rows else {}, table)
     if not rows:
         raise ListingError(f"{table}: no row; expected one for each file, under file,label")
     labels = _labels((_labels_of(row, where) for where, row in rows), table)
@@ -33,6 +37,13 @@ def read_folder(root: Path, table: Path, name: str) -> Listing:
     kinds = {_kind(item.file) for item in items}  # a text beside the sounds is none that was forgotten
     present = {file for file in files_below(root) if _kind(file) in kinds}
     return listing_of(name, labels, items, Published(), present)
+
+
+def _check_columns(row: Mapping[str, str], table: Path) -> None:
+    if taken := sorted(TAKEN & set(row)):
+        raise ListingError(
+            f"{table}: columns {', '.join(taken)} mean something of their own; expected other names"
+        )
 
 
 def _kind(file: str) -> str:
@@ -83,15 +94,18 @@ def _item(row: Mapping[str, str], where: str, keys: Mapping[str, str]) -> Item:
     path = PurePosixPath(row["file"])
     if not row["file"] or path.is_absolute() or ".." in path.parts:
         raise ListingError(f"{where}: file is {row['file']!r}; expected a path within the folder")
-    more = {name: cell for name, cell in row.items() if name not in ("file", "label", "fold") and name}
-    fold = {"fold": row["fold"]} if "fold" in row else {}
+    more: dict[str, object] = {
+        name: cell for name, cell in row.items() if name not in COLUMNS and not _CAPTION.fullmatch(name)
+    }
+    if captions := [cell for name, cell in row.items() if _CAPTION.fullmatch(name) and cell]:
+        more["caption"] = captions
     return Item(
         key=keys[row["file"]],
         file=path.as_posix(),
         split=_split(row.get("fold", ALL), where),
         mids=tuple(slug(label) for label in _labels_of(row, where)),
         recording=keys[row["file"]],
-        row={**fold, "label": row["label"], **more},
+        row={"label": row["label"], **more},
     )
 
 

@@ -32,7 +32,7 @@ from pipeline.planning import Todo, alone
 from pipeline.spool import raise_if_full
 from pipeline.worker import Worker, beating, new_run, tidy, work_folder
 from shards.labels import Labels, write_labels
-from shards.layout import LABELS, ledger_name, tar_name
+from shards.layout import ANNOTATION_FOLDER, LABELS, ledger_name, tar_name
 from shards.ledger import ShardRecord, read_attempts
 from shards.outcome import Outcome
 from shards.plan import Plan, read_plans, write_plan
@@ -41,7 +41,7 @@ from shards.progress import WorkerProgress
 from shards.publication import publish_manifest
 from shards.store import Store, open_store
 
-ANNOTATIONS = "annotations/source.parquet"
+ANNOTATIONS = f"{ANNOTATION_FOLDER}/source.parquet"
 PICTURES = Profile(frames=1, short_side=0, channels=0)
 
 

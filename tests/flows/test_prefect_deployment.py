@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 from ingestions import Videos
 from prefect_server import PrefectServer, wait_until
+from small_datasets import write_esc50
 
 from pipeline.demo_site import DemoSite
 from shards.query import open_manifest, run_query
+from shards.status import read_status
 from shards.store import open_store
 
 NAME = "ingest-audioset/ingest-audioset"
+REBUILD = "rebuild-downstream/rebuild-downstream"
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +93,17 @@ def test_a_cancelled_run_leaves_a_tree_that_the_next_one_finishes(
     assert list(run_query(manifest, "select planned, ok from coverage").rows()) == [(60, 60)]
     fast.close()
     slow.close()  # not before: what still came to its end would have failed
+
+
+def test_a_deployment_rebuilds_a_published_dataset(prefect: PrefectServer, tmp_path: Path) -> None:
+    write_esc50(tmp_path / "in")
+    given = {"dataset": "esc50", "root": str(tmp_path / "in"), "out": str(tmp_path / "out")}
+    given = {**given, "allow_partial": True, "options": {"min_free": 0}}
+    arguments = [part for name, value in given.items() for part in ("-p", f"{name}={json.dumps(value)}")]
+    done = prefect.run("deployment", "run", REBUILD, *arguments, "--watch")
+    assert "Completed" in done.stdout + done.stderr, prefect.log.read_text()[-4000:]
+    assert read_status(open_store(tmp_path / "out")).total("ok") == 6
+    assert "rebuild-summary" in prefect.run("artifact", "ls").stdout
 
 
 def _running(prefect: PrefectServer, run_id: str) -> bool:

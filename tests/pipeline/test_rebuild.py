@@ -117,6 +117,7 @@ def test_the_manifest_the_class_table_and_the_annotations_answer(esc50: Path, tm
     )
     table = pq.read_table(out / ANNOTATIONS)
     assert table.column_names == ["key", "file", "fold", "target", "category", "esc10", "src_file", "take"]
+    assert asked(out, "select count(*) from annotation_source where esc10") == [(2,)]
     assert table.slice(0, 1).to_pylist() == [
         {
             **{"key": "1-1000-A-0", "file": "audio/1-1000-A-0.wav", "fold": 1, "target": 0},
@@ -415,7 +416,7 @@ def test_a_folder_with_a_table_goes_the_same_way(tmp_path: Path) -> None:
     labels = ["Dog", "Dog|Air conditioner", "Siren", "Siren"]
     folds = ["1", "2", "2", "test"]
     rows = [
-        {"file": file, "label": label, "fold": fold, "caption": f"a sound, number {place}"}
+        {"file": file, "label": label, "fold": fold, "caption_1": f"number {place}", "caption_2": "x" * place}
         for place, (file, label, fold) in enumerate(zip(names, labels, folds, strict=True))
     ]
     write_table(root / "t.csv", rows)
@@ -434,13 +435,14 @@ def test_a_folder_with_a_table_goes_the_same_way(tmp_path: Path) -> None:
     ]
     (both,) = [members for members in found.values() if b"Air" in members["txt"]]
     assert both["txt"] == b"Dog, Air conditioner"
-    assert json.loads(both["json"])["row"]["caption"] == "a sound, number 1"
+    row = {"label": "Dog|Air conditioner", "fold": "2", "caption": ["number 1", "x"]}
+    assert json.loads(both["json"])["row"] == row
     assert asked(out, "select name from labels order by index") == [
         ("Air conditioner",),
         ("Dog",),
         ("Siren",),
     ]
-    assert pq.read_table(out / ANNOTATIONS)["caption"].to_pylist()[1] == "a sound, number 1"
+    assert pq.read_table(out / ANNOTATIONS)["caption"].to_pylist()[:2] == [["number 0"], ["number 1", "x"]]
 
 
 @pytest.mark.parametrize(
@@ -452,6 +454,7 @@ def test_a_folder_with_a_table_goes_the_same_way(tmp_path: Path) -> None:
         ([{"file": "a.wav", "label": "Dog bark"}, {"file": "b.wav", "label": "dog_bark"}], "spelling alone"),
         ([{"file": "a.wav", "label": "x", "fold": "one/two"}], "fold is 'one/two'"),
         ([{"name": "a.wav", "label": "x"}], "no column file"),
+        ([{"file": "a.wav", "label": "x", "start": "1"}], "columns start mean something of their own"),
     ],
 )
 def test_a_table_that_cannot_be_meant_so_is_refused(
