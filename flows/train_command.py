@@ -1,16 +1,13 @@
 """Commands of a person who trains: recipes to look at, `trichord train`, runs to compare."""
 
 import json
-import sys
-from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from flows.cli import Exit, fail
+from flows.runs_command import runs
+from flows.tables import show_table
 from trainer.command_line import train
 
 if TYPE_CHECKING:
@@ -22,6 +19,7 @@ _PANEL = "Training"
 train_app = typer.Typer(no_args_is_help=True, help="Training: recipes, stages, runs.")
 recipe_app = typer.Typer(no_args_is_help=True, help="Recipes: what each stage does, value by value.")
 train_app.command("train", rich_help_panel=_PANEL)(train)
+train_app.command("runs", rich_help_panel=_PANEL)(runs)
 train_app.add_typer(recipe_app, name="recipe", rich_help_panel=_PANEL)
 
 Recipe = Annotated[str, typer.Argument(help="A name, or FILE.py:NAME.", metavar="RECIPE")]
@@ -46,7 +44,7 @@ def list_recipes(as_json: AsJson = False) -> None:
         (stage.name, stage.about, objective_name(stage.objective), *map(shown, _numbers(stage)))
         for stage in RECIPES.values()
     )
-    _show(("recipe", "about", "objective", "epochs", "batch", "rate"), rows)
+    show_table(("recipe", "about", "objective", "epochs", "batch", "rate"), rows)
 
 
 def _numbers(stage: "Stage") -> tuple[float, ...]:
@@ -71,7 +69,7 @@ def show_recipe(
     if as_json:
         return typer.echo(json.dumps(stage_to_json(stage), indent=2))
     typer.echo(f"{stage.name}: {stage.about}")
-    _show(("path", "value", "source"), ((row.path, row.value, row.source) for row in describe(stage)))
+    show_table(("path", "value", "source"), ((row.path, row.value, row.source) for row in describe(stage)))
 
 
 @recipe_app.command("diff")
@@ -92,7 +90,7 @@ def compare_recipes(left: Recipe, right: Recipe, as_json: AsJson = False) -> Non
         (path, *("" if value is None else shown(value) for value in values), source_of(stages[1], path))
         for path, *values in found
     )
-    _show(("path", stages[0].name, stages[1].name, f"source in {stages[1].name}"), rows)
+    show_table(("path", stages[0].name, stages[1].name, f"source in {stages[1].name}"), rows)
 
 
 def _stage(recipe: str, overrides: list[str] | None, objective: str) -> "Stage":
@@ -106,17 +104,3 @@ def _stage(recipe: str, overrides: list[str] | None, objective: str) -> "Stage":
         return apply_overrides(with_objective(resolve(recipe), objective), overrides or ())
     except RunError as error:
         raise fail(error, Exit(error.code)) from None
-
-
-def _show(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table for a person; for another program a line a row, with tabs between."""
-    if not sys.stdout.isatty():
-        for row in (head, *rows):
-            typer.echo("\t".join(row))
-        return
-    table = Table()
-    for name in head:
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    Console().print(table)

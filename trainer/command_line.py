@@ -1,5 +1,7 @@
 """What a person types to train: the same options for `trichord train` and for `torchrun -m trainer train`."""
 
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -7,6 +9,9 @@ import typer
 
 if TYPE_CHECKING:
     from trainer.run_request import RunRequest
+
+# torchrun has exit codes of its own: where this names a file, the first process's goes there
+EXIT_CODE_FILE = "TRICHORD_EXIT_CODE_FILE"
 
 # torch takes seconds to import: what needs it is imported when a command runs, so that --help answers at once
 
@@ -154,16 +159,18 @@ def request_of(
 
 def executed(request: "RunRequest") -> int:
     """Runs it and gives the exit code; what users cause is one line on standard error."""
-    import sys
-
     from trainer.run import run
     from trainer.run_request import RunError
 
+    rank = int(os.environ.get("RANK", "0"))
     try:
-        return int(run(request).exit_code)
+        code = int(run(request).exit_code)
     except RunError as error:
-        print(f"trichord: {error}", file=sys.stderr)
-        return int(error.code)
+        code = int(error.code)
+        print(f"trichord: {f'process {rank}: ' if rank else ''}{error}", file=sys.stderr)
+    if rank == 0 and (told := os.environ.get(EXIT_CODE_FILE)):
+        Path(told).write_text(f"{code}\n")
+    return code
 
 
 def main() -> None:
