@@ -61,6 +61,11 @@ class FolderStore:
     def read_bytes(self, name: str) -> bytes:
         return self.local_path(name).read_bytes()
 
+    def read_range(self, name: str, offset: int, size: int) -> bytes:
+        with self.open(name) as file:
+            file.seek(offset)
+            return file.read(size)
+
     def open(self, name: str) -> BinaryIO:
         return self.local_path(name).open("rb")
 

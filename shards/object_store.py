@@ -85,6 +85,11 @@ class ObjectStore:
     def read_bytes(self, name: str) -> bytes:
         return self._read(name)[0]
 
+    def read_range(self, name: str, offset: int, size: int) -> bytes:
+        if size == 0:
+            return b""  # HTTP has no empty range
+        return self._read(name, Range=f"bytes={offset}-{offset + size - 1}")[0]
+
     def open(self, name: str) -> BinaryIO:
         with self._understood():
             reader = self._files.open(f"{self._bucket}/{self._key(name)}", "rb", block_size=READ_AHEAD)
@@ -179,9 +184,11 @@ class ObjectStore:
             return None, {"IfNoneMatch": "*"}
         return data, {"IfMatch": etag}
 
-    def _read(self, name: str) -> tuple[bytes, str]:
+    def _read(self, name: str, **more: str) -> tuple[bytes, str]:
         async def content() -> tuple[bytes, str]:
-            answer = await self._files._call_s3("get_object", Bucket=self._bucket, Key=self._key(name))
+            answer = await self._files._call_s3(
+                "get_object", Bucket=self._bucket, Key=self._key(name), **more
+            )
             async with answer["Body"] as body:
                 return await body.read(), answer["ETag"]
 

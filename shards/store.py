@@ -59,6 +59,10 @@ class Store(Protocol):
 
     def read_bytes(self, name: str) -> bytes: ...
 
+    def read_range(self, name: str, offset: int, size: int) -> bytes:
+        """`size` bytes from `offset` on, fewer where the file ends: one request, from any thread."""
+        ...
+
     def open(self, name: str) -> BinaryIO:
         """A reader that can seek."""
         ...

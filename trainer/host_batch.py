@@ -3,13 +3,19 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 INT16 = 32_768  # a float sample is the int16 divided by this, exactly
+
+
+class Fence(Protocol):
+    """Something to wait for, such as a `torch.cuda.Event`."""
+
+    def synchronize(self) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,15 +36,19 @@ class HostBatch:
     epoch: int
     step: int  # within the epoch: the state to resume with after this batch is (seed, epoch, step + 1)
     waited_s: float = 0.0  # seconds that the taker stood waiting for this batch
-    on_release: Callable[[], None] | None = None
+    on_release: Callable[[Fence | None], None] | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
 
-    def release(self) -> None:
-        """Give the slot back; more than once does no harm."""
+    def release(self, after: Fence | None = None) -> None:
+        """Give the slot back; more than once does no harm.
+
+        A copy from pinned memory that does not block may still be under way: `after` is an event recorded
+        behind it, which is waited for before the slot is written to.
+        """
         if self.on_release is not None:
-            self.on_release()
+            self.on_release(after)
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,191 @@
+"""Blocks of far tars on this machine's disk: bounded, shared by processes, whole or not there."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import struct
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from shards.store import StoreError
+
+BLOCK_BYTES = 8 << 20
+LEAST_BLOCKS = 4  # what a limit must hold
+STALE_S = 5.0  # how far a file's time of last use may lag behind
+ABANDONED_S = 600.0  # a partial file that old belongs to a process that is gone
+
+FETCH_LOCKS = 256  # blocks share them, so that they do not pile up
+
+# what ends a block's file: a mark, the content's size and its CRC-32
+_TRAILER = struct.Struct("<8sQI")
+_MARK = b"trichord"
+
+Fetch = Callable[[], bytes]
+
+
+@dataclass(kw_only=True)
+class BlockCache:
+    """At most `limit` bytes of files in `folder`; those go first that nobody has read for longest.
+
+    Any number of threads and processes may use one folder at once, with the same limit. What a file holds is
+    checked before this process reads it for the first time: a damaged one is fetched again.
+    """
+
+    folder: Path
+    limit: int  # bytes
+    block_bytes: int = BLOCK_BYTES
+    _checked: set[str] = field(default_factory=set)
+    _coming: dict[str, Future[bytes]] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        least = LEAST_BLOCKS * self._file_bytes
+        if self.limit < least:
+            raise StoreError(
+                f"a cache of {self.limit} bytes for blocks of {self.block_bytes}; expected at least {least}"
+            )
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _refused(self.folder, error) from error
+
+    def read(self, name: str, offset: int, size: int, fetch: Fetch) -> bytes:
+        """`size` bytes of the block called `name`, from `offset` on; `fetch` gives the block's whole content.
+
+        Fewer where the block ends. What `fetch` raises travels.
+        """
+        data = self._read_file(name, offset, size)
+        if data is None:
+            data = self._fetched(name, fetch)[offset : offset + size]
+        return data
+
+    def lacks(self, name: str) -> bool:
+        """Whether the block is neither here nor on its way."""
+        return name not in self._coming and not self._path(name).exists()
+
+    def ensure(self, name: str, fetch: Fetch) -> None:
+        """Have the block here, so that reading it takes no time."""
+        if self._read_file(name, 0, 0) is None:
+            self._fetched(name, fetch)
+
+    def _fetched(self, name: str, fetch: Fetch) -> bytes:
+        """The block's content, fetched once however many threads ask for it."""
+        with self._lock:
+            coming = self._coming.get(name)
+            mine = coming is None
+            if coming is None:
+                coming = self._coming[name] = Future()
+        if mine:
+            self._fetch(name, fetch, coming)
+        return coming.result()
+
+    def _fetch(self, name: str, fetch: Fetch, coming: Future[bytes]) -> None:
+        try:
+            with self._alone(f"fetch-{zlib.crc32(name.encode()) % FETCH_LOCKS:03d}"):
+                # another process may just have brought it
+                data = self._read_file(name, 0, self.block_bytes)
+                if data is None:
+                    data = fetch()
+                    self._write_file(name, data)
+            coming.set_result(data)
+        except BaseException as error:  # they all wait for it
+            coming.set_exception(error)
+        finally:
+            with self._lock:
+                del self._coming[name]
+
+    def _read_file(self, name: str, offset: int, size: int) -> bytes | None:
+        """None when there is no such file, or none that can be trusted."""
+        try:
+            file = os.open(self._path(name), os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        try:
+            facts = os.fstat(file)
+            length = facts.st_size - _TRAILER.size
+            if time.time() - facts.st_mtime > STALE_S:
+                os.utime(file)  # it is in use
+            if name not in self._checked and not self._check(name, file, length):
+                return None
+            return os.pread(file, max(0, min(size, length - offset)), offset)
+        finally:
+            os.close(file)
+
+    def _check(self, name: str, file: int, length: int) -> bool:
+        content = os.pread(file, max(0, length), 0)
+        trailer = os.pread(file, _TRAILER.size, max(0, length))
+        if trailer != _TRAILER.pack(_MARK, len(content), zlib.crc32(content)):
+            with contextlib.suppress(FileNotFoundError):
+                self._path(name).unlink()
+            return False
+        self._checked.add(name)
+        return True
+
+    def _write_file(self, name: str, data: bytes) -> None:
+        trailer = _TRAILER.pack(_MARK, len(data), zlib.crc32(data))
+        partial = self.folder / f"{name}.{os.getpid()}-{secrets.token_hex(4)}.partial"
+        try:
+            if not self._make_room(partial, len(data) + len(trailer)):
+                return  # others are writing all that the limit allows
+            with partial.open("r+b") as file:
+                file.writelines((data, trailer))
+            partial.replace(self._path(name))
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                partial.unlink()
+            raise _refused(self.folder, error) from error
+        self._checked.add(name)
+
+    def _make_room(self, partial: Path, size: int) -> bool:
+        """Delete the stalest until `partial`, made here at its full size, is within the limit."""
+        with self._alone("room"):
+            files = sorted(self._files(), key=lambda file: file[1])
+            excess = sum(taken for _, _, taken in files) + size - self.limit
+            for path, used, taken in files:
+                # whole blocks, and what a killed process left
+                if excess > 0 and (path.suffix == ".block" or time.time() - used > ABANDONED_S):
+                    path.unlink(missing_ok=True)
+                    self._checked.discard(path.stem)
+                    excess -= taken
+            if excess > 0:
+                return False
+            with partial.open("xb") as file:
+                file.truncate(size)  # so that others count it
+            return True
+
+    def _files(self) -> Iterator[tuple[Path, float, int]]:
+        """(path, time of last use, bytes) of every file that counts."""
+        with os.scandir(self.folder) as listing:
+            for file in listing:
+                if file.name.endswith((".block", ".partial")):
+                    with contextlib.suppress(FileNotFoundError):
+                        facts = file.stat()
+                        yield Path(file.path), facts.st_mtime, facts.st_size
+
+    @contextlib.contextmanager
+    def _alone(self, what: str) -> Iterator[None]:
+        """Nobody else does that meanwhile, in no other process either. The kernel lets go of the dead."""
+        with (self.folder / f"{what}.lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    @property
+    def _file_bytes(self) -> int:
+        return self.block_bytes + _TRAILER.size
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.block"
+
+
+def _refused(folder: Path, error: OSError) -> StoreError:
+    advice = (
+        "name a smaller limit or another folder" if error.errno == errno.ENOSPC else "name another folder"
+    )
+    return StoreError(f"{folder}: the cache of blocks cannot be kept there ({error.strerror}); {advice}")

@@ -1,0 +1,174 @@
+"""The bytes of a dataset's tars, wherever they lie: files are read in place, objects by way of a cache."""
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from shards.block_cache import BlockCache
+from shards.store import Store, StoreError
+
+READ_AHEAD = 4  # blocks asked for at once where a tar is read from its beginning
+PAUSES_S = (0.5, 2.0, 8.0)  # before a range is asked for again
+OPEN_FILES = 64
+
+log = logging.getLogger(__name__)
+
+
+class TarBytes(Protocol):
+    """One tar. Any thread may call."""
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        """Fill `buffer` with what lies at `offset`; how many bytes there were."""
+        ...
+
+    def scan(self, offset: int, size: int) -> bytes:
+        """As `read_into`, by somebody who goes from the tar's beginning to its end."""
+        ...
+
+    def prefetch(self, offset: int, size: int) -> None:
+        """Begin to bring that part here, if it is far away."""
+        ...
+
+
+@dataclass(kw_only=True)
+class OpenFiles:
+    """Files being read, at most `limit` of them open while nobody reads more at once."""
+
+    limit: int = OPEN_FILES
+    _files: "OrderedDict[Path, _OpenFile]" = field(default_factory=OrderedDict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextlib.contextmanager
+    def opened(self, path: Path) -> Iterator[int]:
+        """The file's descriptor, nobody's to close or to seek."""
+        file = self._taken(path)
+        try:
+            yield file.descriptor
+        finally:
+            with self._lock:
+                file.readers -= 1
+
+    def _taken(self, path: Path) -> "_OpenFile":
+        with self._lock:
+            file = self._files.get(path)
+            if file is None:
+                file = self._files[path] = _OpenFile(descriptor=os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+            file.readers += 1
+            self._files.move_to_end(path)
+            self._close_idle(len(self._files) - self.limit)
+            return file
+
+    def close(self) -> None:
+        with self._lock:
+            self._close_idle(len(self._files))
+
+    def _close_idle(self, surplus: int) -> None:
+        for path, file in list(self._files.items())[: max(0, surplus)]:
+            if file.readers == 0:
+                os.close(self._files.pop(path).descriptor)
+
+
+@dataclass(kw_only=True)
+class _OpenFile:
+    descriptor: int
+    readers: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NearTar:
+    """A file of this machine."""
+
+    path: Path
+    files: OpenFiles
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        done = 0
+        with self.files.opened(self.path) as file:
+            while done < len(buffer) and (count := os.preadv(file, [buffer[done:]], offset + done)):
+                done += count
+        return done
+
+    def scan(self, offset: int, size: int) -> bytes:
+        with self.files.opened(self.path) as file:
+            return os.pread(file, size, offset)
+
+    def prefetch(self, offset: int, size: int) -> None:
+        """Nothing: the kernel reads ahead."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FarTar:
+    """An object, read in whole blocks that stay in a cache."""
+
+    store: Store
+    name: str
+    size: int  # bytes
+    identity: str  # what the cache knows it by
+    cache: BlockCache
+    fetchers: Executor
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        done = 0
+        while done < len(buffer) and (data := self._read(offset + done, len(buffer) - done)):
+            buffer[done : done + len(data)] = data
+            done += len(data)
+        return done
+
+    def scan(self, offset: int, size: int) -> bytes:
+        if offset + size <= self.size and self.cache.lacks(self._block_name(self._block(offset))):
+            self.prefetch(offset, READ_AHEAD * self.cache.block_bytes)
+        found = bytearray(min(size, max(0, self.size - offset)))
+        return bytes(found[: self.read_into(offset, memoryview(found))])
+
+    def prefetch(self, offset: int, size: int) -> None:
+        end = min(offset + size, self.size)
+        for block in range(self._block(offset), self._block(end - 1) + 1):
+            name = self._block_name(block)
+            if self.cache.lacks(name):
+                self.fetchers.submit(self._ensure, name, block)
+
+    def _ensure(self, name: str, block: int) -> None:
+        with contextlib.suppress(StoreError):  # whoever reads the block gets the error
+            self.cache.ensure(name, lambda: self._fetch(block))
+
+    def _read(self, offset: int, size: int) -> bytes:
+        """What one block holds of it."""
+        if offset >= self.size:
+            return b""
+        block = self._block(offset)
+        within = offset - block * self.cache.block_bytes
+        return self.cache.read(self._block_name(block), within, size, lambda: self._fetch(block))
+
+    def _fetch(self, block: int) -> bytes:
+        offset = block * self.cache.block_bytes
+        size = min(self.cache.block_bytes, self.size - offset)
+        for pause in PAUSES_S:
+            try:
+                return self._fetch_once(offset, size)
+            except StoreError as error:
+                log.warning("%s; asking again in %g s", error, pause)
+                time.sleep(pause)
+        return self._fetch_once(offset, size)
+
+    def _fetch_once(self, offset: int, size: int) -> bytes:
+        data = self.store.read_range(self.name, offset, size)
+        if len(data) != size:
+            raise StoreError(
+                f"{self.store.url}/{self.name}: {len(data)} bytes at {offset}, expected {size}: it has "
+                "been replaced or cut short; `trichord verify` says which"
+            )
+        return data
+
+    def _block(self, offset: int) -> int:
+        return offset // self.cache.block_bytes
+
+    def _block_name(self, block: int) -> str:
+        return f"{self.identity}-{block:06d}"
