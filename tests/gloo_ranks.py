@@ -1,4 +1,4 @@
-"""Steps on two processes that talk by gloo: what tests of gathering start, and what each process does there."""
+"""Steps on two processes that talk by gloo: what tests of gathering start, and what happens there."""
 
 from pathlib import Path
 from typing import Any

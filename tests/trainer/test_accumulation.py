@@ -1,4 +1,4 @@
-"""A step in parts against the same step at once, in float64; what parts do to statistics and random numbers."""
+"""A step in parts against the same at once, in float64; what parts do to statistics and random numbers."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""The floors against what an optimiser finds that may choose every logit, but equal columns for equal texts."""
+"""Floors against what an optimiser finds that may choose any logits, with equal columns for equal texts."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Two real processes against one over the whole batch, in float64; and one process, which has nobody to ask."""
+"""Two real processes against one over the whole batch, in float64; and one that has nobody to ask."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Model, objective and gradients against what the published code computes, through the public loading path."""
+"""Model, objective and gradients against what the published code computes, by the public loading path."""
 
 from pathlib import Path
 

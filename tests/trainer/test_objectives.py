@@ -270,7 +270,7 @@ def test_only_what_is_compared_is_asked_for() -> None:
     assert modalities_needed(Pairwise(), towers) == towers
     assert modalities_needed(Classification(), ("audio",)) == ("audio",)
     assert modalities_needed(lambda *_: {}, towers) == towers
-    with pytest.raises(ValueError, match="Pairwise wants image, text; expected some of .* audio"):
+    with pytest.raises(ValueError, match=r"Pairwise wants image, text; expected some of .* audio"):
         modalities_needed(Pairwise(), ("audio",))
 
 
