@@ -57,6 +57,7 @@ def _mount() -> None:
     import flows.dataset_commands as dataset_commands
     from flows.cli_models import models_app
     from flows.rebuild_command import rebuild_app
+    from flows.search_command import search_app
     from flows.train_command import train_app
 
     app.command("status", rich_help_panel="Data")(dataset_commands.status)
@@ -65,6 +66,7 @@ def _mount() -> None:
     app.command("sheet", rich_help_panel="Data")(dataset_commands.sheet)
     app.add_typer(rebuild_app, rich_help_panel="Data")
     app.add_typer(models_app)
+    app.add_typer(search_app)
     app.add_typer(train_app)
 
 

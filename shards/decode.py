@@ -57,6 +57,19 @@ def decode_sound(path: Path) -> tuple[Samples, int]:
     return np.concatenate(blocks) if blocks else empty, stream.sample_rate
 
 
+def decode_span(path: Path, start: float, end: float) -> tuple[Samples, int]:
+    """As `decode_sound`, of the seconds from `start` to `end`: what lies before is decoded and let go."""
+    stream = open_sound(path)
+    first, last = round(start * stream.sample_rate), round(end * stream.sample_rate)
+    kept, begins = [np.zeros((0, stream.channels), np.float32)], 0
+    for block in stream.blocks:
+        kept.append(block[max(0, first - begins) : max(0, last - begins)])
+        begins += len(block)
+        if begins >= last:
+            break
+    return np.concatenate(kept), stream.sample_rate
+
+
 def _blocks(path: Path, file: soundfile.SoundFile) -> Iterator[Samples]:
     with file:
         try:

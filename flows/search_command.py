@@ -1,0 +1,239 @@
+"""`trichord index` and `trichord search`: vectors of files or shards, and what lies near a question."""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from flows.cli import Exit, fail
+
+if TYPE_CHECKING:
+    from shards.vectors import Hit, VectorIndex
+    from trainer.index import Source
+    from trainer.models.encoder import Encoder
+
+# torch takes seconds to import: a command imports the trainer when it runs, so that --help answers at once
+
+search_app = typer.Typer(no_args_is_help=True, help="Search: an index of vectors, and questions to it.")
+_PANEL = "Models"
+
+Index = Annotated[Path, typer.Option("--index", help="The folder that holds the index.")]
+Device = Annotated[str, typer.Option(help="auto, cuda, mps or cpu.")]
+DEFAULT_INDEX = Path("trichord-index")
+
+
+@search_app.command("index", rich_help_panel=_PANEL)
+def index(
+    source: Annotated[str, typer.Argument(help="A folder of files, or a dataset's folder or s3:// address.")],
+    model: Annotated[str, typer.Option("--model", help="Published name, weights file or run folder.")],
+    index: Index = DEFAULT_INDEX,
+    window: Annotated[
+        float, typer.Option("--window", min=0.0, help="Seconds per vector of a long sound; 0: whole sounds.")
+    ] = 10.0,
+    device: Device = "auto",
+) -> None:
+    """Vectors of every sound and picture, kept on disk. Called again, it embeds only what changed.
+
+    **Examples**
+
+    `trichord index ~/recordings --model audioclip-full`
+
+    `trichord index data/esc50 --model runs/a3 --index indexes/esc50`
+    """
+    from shards.store import StoreError
+    from shards.vectors import VectorIndexError
+
+    encoder = _loaded(model, device)
+    from trainer.index import update_index
+
+    seconds = window or None
+    try:
+        found = _source(source, seconds, index)
+        with _bar() as bar:
+            done = update_index(
+                encoder, found, index, model=model, options={"window_s": seconds}, track=_tracking(bar)
+            )
+    except (VectorIndexError, StoreError) as error:
+        raise fail(error) from None
+    for failure in done.skipped:
+        typer.echo(f"skipped {failure.what[:200]}: {failure.reason}", err=True)
+    gone = f", {done.gone} gone" if done.gone else ""
+    units = f"{done.new} new, {done.kept} as they were{gone}"
+    typer.echo(
+        f"{done.facts.rows:,} vectors in {index} ({units}); ask: trichord search --text … --index {index}"
+    )
+    raise typer.Exit(Exit.FAILED if done.skipped else Exit.OK)
+
+
+@search_app.command("search", rich_help_panel=_PANEL)
+def search(
+    text: Annotated[str | None, typer.Option(help="What is looked for, in words.")] = None,
+    audio: Annotated[Path | None, typer.Option(help="A sound that is alike.")] = None,
+    image: Annotated[Path | None, typer.Option(help="A picture that goes with it.")] = None,
+    index: Index = DEFAULT_INDEX,
+    top: Annotated[int, typer.Option(min=1, help="So many answers.")] = 10,
+    modality: Annotated[str | None, typer.Option(help="Only audio, or only image.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="Only of this class; may be repeated.")] = None,
+    split: Annotated[
+        str | None, typer.Option("--split", "--fold", help="Only of this split or fold.")
+    ] = None,
+    where: Annotated[str, typer.Option(help="SQL over the index's columns, such as rms_dbfs > -40.")] = "",
+    html: Annotated[Path | None, typer.Option(help="Write a page that plays and shows the answers.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON object per answer.")] = False,
+    model: Annotated[str | None, typer.Option("--model", help="Where the model is now, if it moved.")] = None,
+    device: Device = "auto",
+) -> None:
+    """What is nearest to a text, a sound or a picture: file, span and cosine, best first.
+
+    **Examples**
+
+    `trichord search --text "glass breaking"`
+
+    `trichord search --audio bark.wav --fold fold3 --top 5 --html found.html`
+
+    `trichord search --image storm.jpg --modality audio --where "rms_dbfs > -40"`
+    """
+    from shards.vectors import VectorIndex, VectorIndexError
+
+    questions = [given for given in (text, audio, image) if given is not None]
+    if len(questions) != 1:
+        raise fail(f"{len(questions)} questions; expected one of --text, --audio, --image")
+    try:
+        opened = VectorIndex.open(index)
+        encoder = _loaded(model or opened.facts.model, device)
+        _check_same(encoder, opened)
+        hits = opened.search(
+            _vector(encoder, text=text, audio=audio, image=image),
+            top,
+            where=_filter(modality, label or (), split, where),
+        )
+    except VectorIndexError as error:
+        raise fail(error) from None
+    for hit in hits:
+        typer.echo(json.dumps({"score": hit.score, **hit.facts}, default=str) if as_json else _line(hit))
+    if not hits:
+        typer.echo("nothing in the index passes these filters", err=True)
+    if html is not None:
+        _write_page(opened, hits, html, question=str(questions[0]))
+        typer.echo(f"page: {html}", err=True)
+
+
+def _line(hit: "Hit") -> str:
+    row = hit.facts
+    span = "" if row.get("start_s") is None else f"{row['start_s']:.1f}–{row['end_s']:.1f} s"
+    name = row["path"] if not row.get("key") else f"{row['path']}: {row['key']}"
+    return "\t".join((f"{hit.score:.3f}", name, span, ", ".join(row.get("labels") or ()))).rstrip()
+
+
+def _filter(modality: str | None, labels: Sequence[str], split: str | None, where: str) -> str:
+    """One SQL expression of all that was asked for."""
+    parts = [f"modality = {_quoted(modality)}"] if modality else []
+    parts += [f"list_contains(labels, {_quoted(label)})" for label in labels]
+    parts += [f"split = {_quoted(split)}"] if split else []
+    parts += [f"({where}\n)"] if where.strip() else []
+    return " AND ".join(parts)
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _vector(encoder: "Encoder", *, text: str | None, audio: Path | None, image: Path | None) -> Any:
+    from shards.sound import SoundError
+    from trainer.image import ImageError
+
+    try:
+        if text is not None:
+            rows = encoder.embed_text(text)
+        elif audio is not None:
+            rows = encoder.embed_audio([audio])
+        else:
+            rows = encoder.embed_image([str(image)])
+    except (SoundError, ImageError, ValueError) as error:
+        raise fail(error) from None
+    return rows[0].cpu().numpy()
+
+
+def _check_same(encoder: "Encoder", opened: "VectorIndex") -> None:
+    from shards.vectors import VectorIndexError
+
+    if (found := encoder.fingerprint()) != opened.facts.fingerprint:
+        raise VectorIndexError(
+            f"{opened.folder} is of model {opened.facts.fingerprint}, this one is {found}: their vectors "
+            "do not compare. Give the model that made it as --model, or index again"
+        )
+
+
+def _source(source: str, window_s: float | None, index: Path) -> "Source":
+    from shards.layout import DATASET
+    from shards.store import open_store
+    from trainer.index_sources import FolderSource, ShardSource
+
+    folder = Path(source).expanduser()
+    if "://" in source or (folder / DATASET).is_file():
+        return ShardSource(open_store(source), window_s)
+    if not folder.is_dir():
+        raise fail(f"{source} is no folder; expected a folder of sounds and pictures, or a dataset")
+    return FolderSource(folder, window_s, index)
+
+
+def _loaded(model: str, device: str) -> "Encoder":
+    from trainer.fetch import FetchError
+    from trainer.models import load_model
+
+    try:
+        return load_model(model, device=device)
+    except (FetchError, ValueError) as error:
+        raise fail(error) from None
+
+
+@contextmanager
+def _bar() -> Iterator[Progress]:
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    console = Console(stderr=True)
+    with Progress(
+        *columns, TimeRemainingColumn(), console=console, disable=not sys.stderr.isatty()
+    ) as progress:
+        yield progress
+
+
+def _tracking(bar: Progress) -> Any:
+    def track(units: Sequence[Any]) -> Iterable[Any]:
+        return bar.track(units, description="embedding")
+
+    return track
+
+
+def _write_page(opened: "VectorIndex", hits: Sequence["Hit"], target: Path, *, question: str) -> None:
+    from pipeline.contact_sheet import Card, write_contact_sheet
+    from shards.store import open_store
+    from trainer.search_media import file_media, sample_media
+
+    def card(hit: "Hit") -> Card:
+        row = hit.facts
+        if row.get("key"):
+            media = sample_media(open_store(opened.facts.source), row)
+        else:
+            media = file_media(Path(opened.facts.source), row)
+        span = {} if row.get("start_s") is None else {"seconds": f"{row['start_s']:.1f}–{row['end_s']:.1f}"}
+        facts = {"score": f"{hit.score:.3f}", "split": row.get("split"), **span}
+        name = row.get("key") or row["path"]
+        return Card(
+            key=name, class_names=row.get("labels") or (), frames=media.frames, sound=media.sound, facts=facts
+        )
+
+    lead = f"{len(hits)} nearest of {opened.facts.rows:,} vectors of {opened.facts.source}"
+    write_contact_sheet(map(card, hits), target, title=f"Search: {question}", lead=lead)

@@ -1,0 +1,156 @@
+"""`trichord index` and `trichord search`, on real files and shards under a real but small model."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import soundfile
+import torch
+from shard_folders import shard_folder
+from typer.testing import CliRunner
+
+from flows.search_command import search_app
+from trainer.models import EncoderConfig, build_encoder, save_encoder
+
+RATE = 44_100
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        save_encoder(build_encoder(EncoderConfig(size="toy")), folder)
+    return folder
+
+
+@pytest.fixture
+def media(tmp_path: Path) -> Path:
+    folder = tmp_path / "media"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for name, seconds in (("a.wav", 0.5), ("b.ogg", 2.5)):
+        soundfile.write(folder / name, 0.1 * random.standard_normal(int(seconds * RATE)), RATE)
+    PIL.Image.fromarray(random.integers(0, 255, (80, 90, 3), np.uint8)).save(folder / "c.png")
+    return folder
+
+
+def trichord(*words: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(search_app, [str(word) for word in words])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+def found(*words: object) -> list[dict[str, object]]:
+    code, out, err = trichord("search", "--json", *words)
+    assert code == 0, err
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def test_a_folder_is_found_by_sound_window_picture_and_text(media: Path, model: Path, tmp_path: Path) -> None:
+    index, page = tmp_path / "index", tmp_path / "found.html"
+    code, out, _ = trichord("index", media, "--model", model, "--index", index, "--window", 1)
+    assert (code, "5 vectors" in out, "3 new, 0 as they were" in out) == (
+        0,
+        True,
+        True,
+    )  # b.ogg: three windows
+
+    best = found("--audio", media / "a.wav", "--index", index)[0]
+    assert (best["path"], best["start_s"], best["end_s"]) == ("a.wav", 0, 0.5)
+    assert best["score"] == pytest.approx(1, abs=1e-5)
+    assert found("--image", media / "c.png", "--index", index, "--top", 1)[0]["path"] == "c.png"
+    only = found("--text", "rain", "--index", index, "--modality", "audio", "--where", "end_s > 1.5")
+    assert {(row["path"], row["end_s"]) for row in only} == {("b.ogg", 2.0), ("b.ogg", 2.5)}
+
+    assert trichord("search", "--text", "<b>rain</b>", "--index", index, "--html", page)[0] == 0
+    text = page.read_text()
+    assert text.count("<audio") == 4
+    assert "data:image/jpeg" in text
+    assert "<b>rain" not in text
+
+
+def test_an_index_follows_its_folder(media: Path, model: Path, tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    again = ("index", media, "--model", model, "--index", index, "--window", 0)
+    trichord(*again)
+    before = (index / "index.json").read_bytes()
+    os.utime(media / "a.wav", (1, 1))  # another time, the same bytes
+    assert "0 new, 3 as they were" in trichord(*again)[1]
+    assert (index / "index.json").read_bytes() == before
+
+    (media / "c.png").unlink()
+    (media / "a.wav").rename(media / "d.wav")
+    soundfile.write(media / "b.ogg", np.sin(np.arange(RATE) / 9), RATE)
+    assert "2 new, 0 as they were, 2 gone" in trichord(*again)[1]
+    assert {row["path"] for row in found("--text", "rain", "--index", index)} == {"b.ogg", "d.wav"}
+
+
+def test_a_file_that_breaks_is_named_and_tried_again(media: Path, model: Path, tmp_path: Path) -> None:
+    broken = media / "broken.wav"
+    broken.write_bytes(b"RIFF0000WAVE nothing more")
+    again = ("index", media, "--model", model, "--index", tmp_path / "index", "--window", 0)
+    code, out, err = trichord(*again)
+    assert (code, "3 vectors" in out) == (3, True)
+    assert re.search(r"skipped .*broken\.wav: ", err)
+
+    soundfile.write(broken, np.sin(np.arange(RATE) / 7), RATE)
+    code, out, _ = trichord(*again)
+    assert (code, "1 new, 3 as they were" in out) == (0, True)
+
+
+def test_a_dataset_is_filtered_by_label_split_and_what_its_ledgers_say(model: Path, tmp_path: Path) -> None:
+    store = shard_folder(tmp_path / "data", (3, 2), seconds=0.3)
+    index, page = tmp_path / "index", tmp_path / "found.html"
+    code, out, _ = trichord("index", store.url, "--model", model, "--index", index)
+    assert (code, "10 vectors" in out) == (0, True)  # a sound and a frame per sample
+
+    rows = found("--text", "dog", "--index", index, "--split", "balanced_train", "--modality", "audio")
+    label = rows[0]["labels"][0]  # type: ignore[index]
+    some = found("--text", "dog", "--index", index, "--label", label, "--modality", "audio", "--html", page)
+    assert [row["key"] for row in some] == [row["key"] for row in rows if label in row["labels"]]  # type: ignore[operator]
+    assert page.read_text().count("<audio") == len(some)
+    assert found("--text", "dog", "--index", index, "--where", "rms_dbfs > 0") == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--text", "a", "--audio", "b.wav"), "expected one of --text, --audio, --image"),
+        (("--text", "a", "--index", "nowhere"), "holds no index.json"),
+        (("--audio", "missing.wav"), "missing.wav is no file"),
+        (("--text", "a", "--where", "loudness > 3"), "columns: path, modality"),
+    ],
+)
+def test_what_cannot_be_asked_is_one_line(
+    words: tuple[str, ...],
+    message: str,
+    media: Path,
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    trichord("index", media, "--model", model, "--window", 0)
+
+    code, out, err = trichord("search", *words)
+
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_another_model_is_refused(media: Path, model: Path, tmp_path: Path) -> None:
+    other, index = tmp_path / "other", tmp_path / "index"
+    save_encoder(build_encoder(EncoderConfig(size="toy")), other)
+    trichord("index", media, "--model", model, "--index", index, "--window", 0)
+
+    code, _, err = trichord("index", media, "--model", other, "--index", index, "--window", 0)
+    assert (code, "do not mix" in err) == (2, True)
+    code, _, err = trichord("search", "--text", "a", "--model", other, "--index", index)
+    assert (code, "do not compare" in err) == (2, True)
