@@ -1,16 +1,20 @@
 """`trichord recipe …` and what `trichord train` says before it starts anything."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 from ingestions import ROOT
 from typer.testing import CliRunner
 
 from flows.train_command import train_app
+from trainer import command_line
 from trainer.recipes import RECIPES
+from trainer.run_request import RunRequest
 from trainer.stage_view import leaves
 
 
@@ -87,3 +91,66 @@ def test_what_is_not_there_is_one_line(words: tuple[str, ...], expected: str) ->
     assert (code, said) == (2, "")
     assert expected in errors
     assert errors.count("\n") == 1
+
+
+# -- train
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("audioclip.ful",), "did you mean audioclip.full"),
+        (("audioclip.cooperative",), "it goes on from a run of audioclip.standalone; expected --from RUN"),
+        (("debug.full", "--set", "epochs=0"), "epochs is 0; expected at least 1"),
+        (("debug.full", "--objective", "nowhere.py:Loss"), "no file 'nowhere.py'"),
+        (("debug.full", "--device", "gpu"), "device 'gpu' is not available"),
+    ],
+)
+def test_what_cannot_be_trained_is_one_line(words: tuple[str, ...], expected: str, tmp_path: Path) -> None:
+    code, said, errors = trichord("train", *words, "--data", tmp_path, "--out", tmp_path / "run")
+    assert (code, said) == (2, "")
+    assert expected in errors
+    assert errors.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_options_become_a_request(tmp_path: Path) -> None:
+    seen: list[RunRequest] = []
+    app = typer.Typer()
+    app.command()(command_line.train)
+    with pytest.MonkeyPatch.context() as patch:  # what comes after is the loop's own tests
+        patch.setattr(command_line, "executed", lambda request: seen.append(request) or 0)
+        words = [
+            *("debug.full", "--data", "s3://bucket/data", "--out", "runs/a", "--from", "runs/b"),
+            *("--where", "not still", "--annotation", "a.parquet", "--annotation", "b.parquet"),
+            *("--text", "caption", "--set", "epochs=2", "--set", "data.channels=2", "--resume", "never"),
+            *("--objective", "mine.py:Mine", "--device", "cpu", "--dry-run", "--profile", "--wandb"),
+        ]
+        assert CliRunner().invoke(app, words).exit_code == 0
+    told = ("data.annotations=a.parquet,b.parquet", "data.text=caption", "epochs=2", "data.channels=2")
+    assert seen == [
+        RunRequest(
+            recipe="debug.full",
+            data="s3://bucket/data",
+            out=Path("runs/a"),
+            overrides=told,
+            start_run="runs/b",
+            where="not still",
+            objective="mine.py:Mine",
+            resume="never",
+            dry_run=True,
+            profile=True,
+            device="cpu",
+            wandb=True,
+        )
+    ]
+
+
+def test_torchrun_s_processes_take_the_same_options_and_tell_their_exit_code(tmp_path: Path) -> None:
+    words = ["train", "debug.full", "--data", "nowhere", "--out", str(tmp_path / "run"), "--set", "epochs=0"]
+    environment = {**os.environ, command_line.EXIT_CODE_FILE: str(tmp_path / "code")}
+    done = subprocess.run(
+        [sys.executable, "-m", "trainer", *words], capture_output=True, text=True, env=environment, cwd=ROOT
+    )
+    assert (done.returncode, (tmp_path / "code").read_text()) == (2, "2\n")
+    assert done.stderr == "trichord: debug.full: epochs is 0; expected at least 1\n"
