@@ -33,6 +33,12 @@ Device = Annotated[str, typer.Option(help="auto, cuda, mps or cpu.")]
 ProfileName = Annotated[
     str | None, typer.Option("--profile", help="paper or released [default: the model's own, else paper].")
 ]
+Precision = Annotated[
+    str, typer.Option(help="float32, or bf16: faster where the device multiplies bfloat16, and less exact.")
+]
+Compile = Annotated[
+    bool, typer.Option("--compile", help="Compile the towers first: a minute, then faster. For many files.")
+]
 Mono = Annotated[bool, typer.Option("--mono/--channels", help="Average the channels, or sum their features.")]
 WindowLength = Annotated[
     float, typer.Option("--window", min=0.0, help="Seconds per vector of a long sound; 0: whole files.")
@@ -125,11 +131,13 @@ def embed(
     window: WindowLength = 10.0,
     device: Device = "auto",
     profile: ProfileName = None,
+    precision: Precision = "float32",
+    compile: Compile = False,
 ) -> None:
     """Vectors of sounds, pictures and texts, as rows of a Parquet file. Exit code 3: some were skipped."""
     if not files and not text:
         _fail("nothing to embed; expected files, folders, or --text")
-    encoder = _loaded(model, device, profile)
+    encoder = _loaded(model, device=device, profile=profile, precision=precision, compile=compile)
     from trainer.embed import embed_files, embed_texts, found_files, write_embeddings
 
     with _file_bar() as bar:
@@ -168,6 +176,8 @@ def classify(
     window: WindowLength = 10.0,
     device: Device = "auto",
     profile: ProfileName = None,
+    precision: Precision = "float32",
+    compile: Compile = False,
 ) -> None:
     """The names that fit best, a line per sound, picture, or window of a long sound."""
     from trainer.class_names import ClassNamesError, class_names
@@ -176,7 +186,7 @@ def classify(
         names = class_names(labels, table=class_table)
     except ClassNamesError as error:
         _fail(str(error))
-    encoder = _loaded(model, device, profile)
+    encoder = _loaded(model, device=device, profile=profile, precision=precision, compile=compile)
     from trainer import classify as classifying
     from trainer.embed import Skipped, found_files
 
@@ -217,12 +227,12 @@ def _line(answer: Any) -> str:
     return "\t".join((answer.path, span, names))
 
 
-def _loaded(model: str, device: str, profile: str | None) -> Any:
+def _loaded(model: str, **options: Any) -> Any:
     from trainer.fetch import FetchError
     from trainer.models import load_model
 
     try:
-        return load_model(model, device=device, profile=profile)
+        return load_model(model, **options)
     except (FetchError, ValueError) as error:
         _fail(str(error))
 

@@ -1,12 +1,10 @@
 """The names that a sound or a picture may be given: from a list, a file, or a well-known data set."""
 
-import csv
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+from shards.labels import CLASS_LABELS, Labels, LabelsError, read_class_labels, read_labels
+from shards.layout import LABELS
 
-AUDIOSET_TABLE = "class_labels_indices.csv"
 AUDIOSET_TABLE_URL = (
     "http://storage.googleapis.com/us_audioset/youtube_corpus/v1/csv/class_labels_indices.csv"
 )
@@ -32,9 +30,9 @@ class ClassNamesError(ValueError):
 def class_names(labels: str, *, table: Path | None = None) -> tuple[str, ...]:
     """The names that `labels` stands for, each once, in order.
 
-    `esc50`; `audioset`, from `table` or from the table in the working folder; a file (.csv with a
-    `display_name` column, .parquet with a `name` column, or text with a name a line); a data set's folder
-    with its `labels.parquet`; or the names themselves, with commas between. Raises ClassNamesError.
+    `esc50`; `audioset`, from `table` or from the table in the working folder; a file (a class
+    table as AudioSet's .csv or a data set's `labels.parquet`, or text with a name a line); the folder of
+    either table; or the names themselves, with commas between. Raises ClassNamesError.
     """
     if labels == "esc50":
         names = ESC50
@@ -57,7 +55,7 @@ def _checked(names: tuple[str, ...], labels: str) -> tuple[str, ...]:
 
 
 def _audioset_table(table: Path | None) -> Path:
-    path = table or Path(AUDIOSET_TABLE)
+    path = table or Path(CLASS_LABELS)
     if not path.exists():
         raise ClassNamesError(
             f"AudioSet's names come from its class table, and {path} is not there; download "
@@ -68,33 +66,26 @@ def _audioset_table(table: Path | None) -> Path:
 
 def _from_file(path: Path) -> tuple[str, ...]:
     if path.is_dir():
-        path = path / "labels.parquet"
+        path = _table_in(path)
     try:
         if path.suffix == ".parquet":
-            return _from_parquet(path)
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
-        raise ClassNamesError(f"{path} cannot be read as class names: {error}") from None
-    if path.suffix == ".csv":
-        return _from_csv(text, path)
-    return tuple(line.strip() for line in text.splitlines())
+            return _names(read_labels(path))
+        if path.suffix == ".csv":
+            return _names(read_class_labels(path))
+        return tuple(line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines())
+    except LabelsError as error:
+        raise ClassNamesError(str(error)) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ClassNamesError(f"{path} cannot be read as names, one a line: {error}") from None
 
 
-def _from_parquet(path: Path) -> tuple[str, ...]:
-    """The classes that have an index, by index: the rest of the ontology labels nothing."""
-    table = pq.read_table(path)
-    if "name" not in table.column_names:
-        raise ClassNamesError(f"{path} has no column name; it has {', '.join(table.column_names)}")
-    rows = table.to_pylist()
-    if "index" in table.column_names:
-        rows = sorted((row for row in rows if row["index"] is not None), key=lambda row: row["index"])
-    return tuple(row["name"] for row in rows)
+def _table_in(folder: Path) -> Path:
+    tables = [folder / LABELS, folder / CLASS_LABELS]
+    if found := [table for table in tables if table.exists()]:
+        return found[0]
+    raise ClassNamesError(f"{folder} holds no class table; expected {LABELS} or {CLASS_LABELS} in it")
 
 
-def _from_csv(text: str, path: Path) -> tuple[str, ...]:
-    rows = list(csv.DictReader(text.splitlines(), skipinitialspace=True))
-    if not rows or "display_name" not in rows[0]:
-        raise ClassNamesError(
-            f"{path} has no column display_name; expected the heading index,mid,display_name"
-        )
-    return tuple(row["display_name"] for row in rows)
+def _names(labels: Labels) -> tuple[str, ...]:
+    """Of the classes that have an index, by index: the rest of the ontology labels nothing."""
+    return tuple(label.name for label in labels.indexed)

@@ -121,6 +121,19 @@ def test_a_model_that_is_not_there_is_one_line(media: Path) -> None:
     assert "Traceback" not in errors
 
 
+def test_precision_and_compiling_are_for_the_asking(weights: Path, media: Path) -> None:
+    vectors = []
+    for precision in ("float32", "bf16"):
+        out = media / f"{precision}.parquet"
+        words = ("--text", "dog", "--out", out, "--device", "cpu", "--precision", precision)
+        assert trichord("embed", "--model", weights, media / "a.wav", *words)[0] == 0
+        vectors.append(np.array([row["vector"] for row in pq.read_table(out).to_pylist()]))
+    assert np.abs(vectors[0] - vectors[1]).max() > 0
+    assert (vectors[0] * vectors[1]).sum(axis=1).min() > 0.5  # drawn weights amplify what is rounded
+    code, _, errors = trichord("classify", media / "a.wav", "--labels", "rain", "--precision", "fp8")
+    assert (code, errors.strip()) == (2, "no precision 'fp8'; expected one of float32, bf16")
+
+
 # -- classify
 
 

@@ -9,6 +9,7 @@ import soundfile
 import torch
 from tiny_models import RATE, SIZE, TinyAudio, tiny_encoder
 
+from shards.labels import ClassLabel, Labels, write_labels
 from trainer.class_names import ESC50, ClassNamesError, class_names
 from trainer.classify import Answer, classify, prompted
 from trainer.embed import Embedded, Skipped, embed_files, embed_texts, found_files, write_embeddings
@@ -77,11 +78,13 @@ def test_names_come_from_a_list_a_file_or_a_table(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("rain\n\n sea waves \nrain\n")
     table = 'index,mid,display_name\n0,/m/09x0r,"Speech, male"\n1,/m/05zppz,Dog\n'
     (tmp_path / "class_labels_indices.csv").write_text(table)
-    rows = {"index": [1, None, 0], "name": ["Dog", "Animal", "Speech"], "mid": ["a", "b", "c"]}
-    pq.write_table(pa.table(rows), tmp_path / "labels.parquet")
+    classes = [(1, "a", "Dog"), (None, "b", "Animal"), (0, "c", "Speech")]
+    labels = Labels.of(ClassLabel(index=index, mid=mid, name=name) for index, mid, name in classes)
     assert class_names("rain, sea waves ,rain") == ("rain", "sea waves")
     assert class_names(str(tmp_path / "names.txt")) == ("rain", "sea waves")
     assert class_names("audioset", table=tmp_path / "class_labels_indices.csv") == ("Speech, male", "Dog")
+    assert class_names(str(tmp_path)) == ("Speech, male", "Dog")
+    write_labels(tmp_path / "labels.parquet", labels)
     assert class_names(str(tmp_path)) == ("Speech", "Dog")
     assert class_names("audioset", table=tmp_path) == ("Speech", "Dog")
 
@@ -117,10 +120,15 @@ def test_names_that_cannot_be_had_are_explained(
 def test_a_table_without_names_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("a,b\n1,2\n")
     (tmp_path / "b.parquet").write_bytes(b"no parquet")
-    with pytest.raises(ClassNamesError, match="no column display_name"):
+    (tmp_path / "c.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(ClassNamesError, match=r"a\.csv: no column index, mid, display_name; expected"):
         class_names(str(tmp_path / "a.csv"))
-    with pytest.raises(ClassNamesError, match="cannot be read"):
+    with pytest.raises(ClassNamesError, match=r"b\.parquet: cannot be read"):
         class_names(str(tmp_path / "b.parquet"))
+    with pytest.raises(ClassNamesError, match=r"c\.txt cannot be read as names, one a line"):
+        class_names(str(tmp_path / "c.txt"))
+    with pytest.raises(ClassNamesError, match=r"holds no class table; expected labels\.parquet or class_"):
+        class_names(str(tmp_path))
 
 
 # -- rows

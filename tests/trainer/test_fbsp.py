@@ -269,6 +269,20 @@ def test_kept_filters_serve_training_after_inference_mode() -> None:
     assert weight.grad is not None
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("version", ["without", "with another"])
+def test_a_pytorch_without_its_private_packing_gives_the_same_bits(
+    ear: FbspSpectrogram, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    sound = sounds(0.2, 1, "x")
+    expected = ear(sound)
+    if version == "without":
+        monkeypatch.delattr(torch._C._nn, "mkldnn_reorder_conv2d_weight")
+    else:
+        monkeypatch.setattr(torch._C._nn, "mkldnn_reorder_conv2d_weight", lambda kernel: kernel)
+    assert torch.equal(drawn("dev").eval()(sound), expected)
+
+
 def test_a_copy_has_its_own_filters() -> None:
     ear, sound = drawn("dev").requires_grad_(False), sounds(0.1, 1, "x")
     before = ear(sound)

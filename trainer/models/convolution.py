@@ -47,8 +47,11 @@ def packed(weights: Tensor) -> Tensor:
     """(N, K) weights in oneDNN's own order, so that not every product begins with arranging them."""
     if not _onednn_serves(weights):
         return weights
-    kernel = weights[:, :, None, None].contiguous().to_mkldnn()  # as torch.utils.mkldnn does for its modules
-    arranged: Tensor = torch._C._nn.mkldnn_reorder_conv2d_weight(kernel, [0, 0], [1, 1], [1, 1], 1)
+    try:  # as torch.utils.mkldnn does for its modules
+        kernel = weights[:, :, None, None].contiguous().to_mkldnn()
+        arranged: Tensor = torch._C._nn.mkldnn_reorder_conv2d_weight(kernel, [0, 0], [1, 1], [1, 1], 1)
+    except (AttributeError, TypeError, RuntimeError):  # PyTorch's private function, promised to nobody
+        return weights
     return arranged
 
 
