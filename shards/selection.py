@@ -141,8 +141,8 @@ def select_samples(
     `where` is a boolean expression over the columns of the manifest's `segments` and of the annotations,
     each by its own name: `rms_dbfs > -60 AND list_contains(classes, 'Dog') AND rating >= 4`. It reads nothing
     else. A column `mids` of an annotation takes the place of the ledger's for the samples that it names. The
-    manifest answers if it is current, else the ledgers. Raises SelectionError (NothingSelected where no sample
-    is left), AnnotationError.
+    manifest answers if it is current, else the ledgers. Raises SelectionError, which is NothingSelected where
+    no sample is left, and AnnotationError.
     """
     found = [read_annotation(store, reference) for reference in annotations]
     _check_annotations(found)

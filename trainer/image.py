@@ -50,6 +50,20 @@ class ImageTransform:
             pixels = F.interpolate(_floats(picture)[None], (height, width), mode="bicubic")[0]
         return _normalised(_central(pixels, self.size))
 
+    def of_squares(self, frames: Tensor) -> Tensor:
+        """(B, 3, size, size) float32 of square pictures (B, S, S, 3), uint8, on the device that they lie on.
+
+        With `antialias` as PIL resizes them, also rounded to eight bits, but for a rounding here and there.
+        """
+        pixels = frames.permute(0, 3, 1, 2).float()  # NHWC -> NCHW
+        if pixels.shape[-1] == self.size:
+            return _normalised(pixels / 255)
+        size = (self.size, self.size)
+        if not self.antialias:
+            return _normalised(F.interpolate(pixels / 255, size, mode="bicubic"))
+        resized = F.interpolate(pixels, size, mode="bicubic", antialias=True)
+        return _normalised(resized.round_().clamp_(0, 255) / 255)
+
 
 def _resized(picture: Image, size: int) -> tuple[int, int]:
     short = min(picture.size)
@@ -68,4 +82,5 @@ def _central(pixels: Tensor, size: int) -> Tensor:
 
 
 def _normalised(pixels: Tensor) -> Tensor:
-    return (pixels - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+    mean, deviation = (torch.tensor(values, device=pixels.device)[:, None, None] for values in (MEAN, STD))
+    return (pixels - mean) / deviation

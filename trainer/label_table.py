@@ -32,6 +32,7 @@ class LabelTableError(RunError):
 class LabelTable:
     """Labels and texts of N samples, by their row in the selection."""
 
+    keys: Sequence[str]  # N sample keys
     class_names: tuple[str, ...]  # K, in the order of class scores
     label_sets: Integers  # (N,) equal exactly where the sets of mids are
     texts: tuple[str, ...]  # each string once
@@ -44,7 +45,7 @@ class LabelTable:
     _text_offsets: Integers  # (N + 1,)
 
     def __len__(self) -> int:
-        return len(self._label_offsets) - 1
+        return len(self.keys)
 
     def targets(self, rows: Sequence[int] | Integers) -> Tensor:
         """(B, K) float32: 1 where a class applies. Raises LabelsError for a label without a class index."""
@@ -74,10 +75,10 @@ class LabelTable:
             first = first + whole_numbers(uniforms(seeds, Draw.TEXT), count)
         return self._text_of[first]
 
-    def sample_with_text(self, text: int) -> int:
-        """The first row that has this text."""
+    def key_of_text(self, text: int) -> str:
+        """The first sample that has this text."""
         entry = int(np.argmax(self._text_of == text))
-        return int(np.searchsorted(self._text_offsets, entry, side="right") - 1)
+        return self.keys[int(np.searchsorted(self._text_offsets, entry, side="right") - 1)]
 
     def label_lists(self) -> Iterator[Integers]:
         """Each sample's labels, as places in `mids`."""
@@ -108,6 +109,7 @@ def label_table(selection: Selection, labels: Labels, *, text: str = LABEL_TEXT)
     else:
         texts, text_of, text_offsets = _encoded(_text_column(selection, text))
     return LabelTable(
+        keys=selection.keys,
         class_names=tuple(label.name for label in labels.indexed),
         label_sets=_set_ids(label_of, offsets, len(mids)),
         texts=texts,
