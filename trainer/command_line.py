@@ -159,11 +159,16 @@ def request_of(
 
 def executed(request: "RunRequest") -> int:
     """Runs it and gives the exit code; what users cause is one line on standard error."""
-    from trainer.run import run
+    from trainer.requested import requested
     from trainer.run_request import RunError
 
     rank = int(os.environ.get("RANK", "0"))
     try:
+        requested(
+            request, ranks=int(os.environ.get("WORLD_SIZE", "1"))
+        )  # before what takes seconds to import
+        from trainer.run import run
+
         code = int(run(request).exit_code)
     except RunError as error:
         code = int(error.code)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from ingestions import ROOT
 
+from trainer.models.profile import PROFILES
 from trainer.overrides import apply_overrides
 from trainer.recipes import RECIPES, RecipeError, resolve
 from trainer.stage import Stage, derive
@@ -102,6 +103,18 @@ def test_the_released_recipes_have_the_published_configurations(name: str) -> No
     assert (stage.data.seconds, stage.data.channels) == ((5.0, 1) if "esc50" in name else (4.0, 2))
     assert stage.augment.stretch_amplitude is ("us8k" in name)
     assert "fbsp" in str(stage.optim.no_decay) or name.endswith("standalone")
+
+
+@pytest.mark.parametrize("name", ["finetune_esc50", "finetune_us8k"])
+def test_recipes_train_as_the_profile_that_they_compute_with(name: str) -> None:
+    for stage in (RECIPES[f"audioclip.{name}"], RECIPES[f"audioclip.{name}@released"]):
+        profile = PROFILES[stage.model.profile]
+        values = {leaf.path: leaf.value for leaf in leaves(stage)}
+        assert values["objective.one_pair"] == profile.one_pair_loss
+        assert values["augment.inversion_axis"] == profile.time_inversion
+        assert values["augment.noise_snr_db"] == profile.noise_snr_db
+        stretched = profile.urbansound_amplitude == "stretched" and name == "finetune_us8k"
+        assert values["augment.stretch_amplitude"] is stretched
 
 
 def test_only_what_a_stage_is_about_learns() -> None:
