@@ -69,6 +69,7 @@ def random_batch(size: int, *, seconds: float = 0.0, weighted: bool = False, see
         text_rows=sets,
         targets=labels[sets].float(),
         label_sets=sets + 2**40,
+        text_ids=sets % 3,
         weights=torch.rand(size, generator=draw) + 0.5 if weighted else None,
     )
 

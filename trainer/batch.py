@@ -22,6 +22,7 @@ class Batch:
     text_rows: Tensor | None = None  # (B,) int64: each example's row of `tokens`, or of the text table
     targets: Tensor | None = None  # (B, K) float32, 1 where a class applies; shares under mixup
     label_sets: Tensor | None = None  # (B,) int64, equal exactly where the label sets are
+    text_ids: Tensor | None = None  # (B,) int64, equal exactly where the texts are, on every process
     weights: Tensor | None = None  # (B,) float32: how much each example counts
     valid: Tensor | None = None  # (B,) bool: False for the padding of an evaluation's last batch
 

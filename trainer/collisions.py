@@ -21,7 +21,7 @@ def loss_floor(objective: Objective, batch: Batch, *, gathered: bool = True) -> 
     """The least value of each term of `objective` on this batch; empty for one that knows no `floor`.
 
     `gathered` asks for all processes' examples, which is one small collective: call it on all of them. Texts
-    are taken to be equal where label sets are.
+    are equal where `Batch.text_ids` say so or, without them, where label sets are.
     """
     floor = getattr(objective, "floor", None)
     if floor is None:
@@ -86,16 +86,19 @@ def _mean(values: Tensor, weights: Tensor) -> Tensor:
 
 
 def _weights(batch: Batch) -> Tensor:
-    label_sets = _label_sets(batch)
-    return torch.ones(len(label_sets), device=label_sets.device) if batch.weights is None else batch.weights
+    texts = _texts(batch)
+    return torch.ones(len(texts), device=texts.device) if batch.weights is None else batch.weights
 
 
 def _same_text(batch: Batch) -> Tensor:
-    label_sets = _label_sets(batch)
-    return label_sets[:, None] == label_sets[None, :]
+    texts = _texts(batch)
+    return texts[:, None] == texts[None, :]
 
 
-def _label_sets(batch: Batch) -> Tensor:
-    if batch.label_sets is None:
-        raise ValueError("no label sets; expected Batch.label_sets, which say which texts are equal")
-    return batch.label_sets
+def _texts(batch: Batch) -> Tensor:
+    texts = batch.label_sets if batch.text_ids is None else batch.text_ids
+    if texts is None:
+        raise ValueError(
+            "neither Batch.text_ids nor Batch.label_sets; expected one to say what texts are equal"
+        )
+    return texts

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from trainer.batch import Batch, Embeddings
 
-FACTS = ("targets", "label_sets", "weights", "valid")  # what an objective may know of an example
+FACTS = ("targets", "label_sets", "text_ids", "weights", "valid")  # what an objective may know of an example
 
 
 def gather(embeddings: Embeddings, batch: Batch) -> tuple[Embeddings, Batch]:
@@ -42,7 +42,7 @@ def gather_embeddings(embeddings: Embeddings) -> Embeddings:
 
 
 def gather_facts(batch: Batch) -> Batch:
-    """Targets, label sets, weights and valid of all processes' examples, as bytes in one collective.
+    """Targets, label sets and the like of all processes' examples, as bytes in one collective.
 
     Inputs are left out even without other processes, so that no objective comes to depend on them. Of the
     keys only this process's own are known: others are "".

@@ -129,6 +129,13 @@ def test_an_objective_that_knows_no_floor_has_none() -> None:
     assert loss_floor(plain, batch()) == {}
 
 
+def test_captions_that_differ_between_equal_label_sets_lower_the_floor() -> None:
+    sets, texts = torch.tensor([1, 1, 1, 2]), torch.tensor([5, 5, 6, 7])
+    captioned = Batch(keys=tuple("abcd"), label_sets=sets, text_ids=texts)
+    (floor,) = loss_floor(Pairwise(pairs=("audio_text",)), captioned).values()
+    assert floor.item() == pytest.approx(2 * 2 * math.log(2) / 4)
+
+
 def test_without_label_sets_it_is_said_what_is_missing() -> None:
-    with pytest.raises(ValueError, match=r"expected Batch\.label_sets"):
+    with pytest.raises(ValueError, match=r"neither Batch\.text_ids nor Batch\.label_sets"):
         loss_floor(Pairwise(), Batch(keys=("a", "b")))

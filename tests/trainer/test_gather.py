@@ -54,7 +54,7 @@ def test_every_process_has_all_embeddings_and_facts_in_order(ranks: list[dict[st
         assert set(made) == set(expected)
         for name, rows in expected.items():
             torch.testing.assert_close(made[name], rows.detach(), rtol=1e-12, atol=1e-12)
-        for name in ("targets", "label_sets", "weights"):
+        for name in ("targets", "label_sets", "text_ids", "weights"):
             assert torch.equal(getattr(facts, name), getattr(batch, name)), name
         assert facts.valid is None
         own = slice(rank * SIZE // WORLD, (rank + 1) * SIZE // WORLD)
