@@ -63,16 +63,20 @@ def chunk_by_chunk(learner: TinyLearner, batch: Batch, parts: int) -> Embeddings
     )
 
 
-def test_in_training_parts_are_normalised_and_dropped_out_as_by_layers_that_see_one_part_each() -> None:
-    learner = TinyLearner(dropout=0.3)
-    twin, batch = copy.deepcopy(learner), random_batch(12)
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_in_training_parts_are_normalised_and_dropped_out_as_by_layers_that_see_one_part_each(
+    device: str,
+) -> None:
+    learner = TinyLearner(dropout=0.3).to(device)
+    twin, batch = copy.deepcopy(learner), random_batch(12).to(torch.device(device))
     torch.manual_seed(5)
     terms = Pairwise()(chunk_by_chunk(twin, batch, 3), batch, twin.scales())
     torch.stack(list(terms.values())).sum().backward()
-    after = torch.get_rng_state()
+    drawn_next = torch.rand(3), torch.rand(3, device=device)
     torch.manual_seed(5)
     made = forward_backward(learner, Pairwise(), batch, parts=3)
-    assert torch.equal(torch.get_rng_state(), after)
+    for draw, expected in zip((torch.rand(3), torch.rand(3, device=device)), drawn_next, strict=True):
+        assert torch.equal(draw, expected)
     assert furthest(gradients(learner), gradients(twin)) < 1e-12
     assert {name: term.item() for name, term in made.items()} == pytest.approx(
         {name: term.item() for name, term in terms.items()}, rel=1e-12

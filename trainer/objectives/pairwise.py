@@ -52,7 +52,7 @@ class Pairwise:
         return {pair: self._term(embeddings, batch, scales, pair) / self._divisor for pair in self.pairs}
 
     def floor(self, batch: Batch) -> dict[str, Tensor]:
-        """The least that each term can be, whatever the model: some texts are equal (`trainer.collisions`)."""
+        """The least that each term can be, whatever the model: texts may be equal (`trainer.collisions`)."""
         batch = real(batch)
         return {pair: self._floor(batch, pair) / self._divisor for pair in self.pairs}
 

@@ -64,7 +64,7 @@ class Sigmoid:
             }
 
     def floor(self, batch: Batch) -> dict[str, Tensor]:
-        """The least that each term can be, whatever the model: some texts are equal (`trainer.collisions`)."""
+        """The least that each term can be, whatever the model: texts may be equal (`trainer.collisions`)."""
         batch = real(batch)
         told_apart = {pair: "text" in pair.split("_") and not self._lenient(pair) for pair in self.pairs}
         least = text_floor_of_decisions(batch) / len(self.pairs)
