@@ -23,7 +23,7 @@ from pipeline.archive import ArchiveError
 from pipeline.esc50 import PUBLISHED, read_esc50
 from pipeline.folder_dataset import read_folder
 from pipeline.imagenet_val import read_imagenet_val, read_synsets
-from pipeline.listing import ListingError, Published
+from pipeline.listing import ListingError, Published, rows_sha256
 from pipeline.rebuild import ANNOTATIONS, Incomplete, RebuildSettings, Rebuilt, rebuild
 from shards.labels import read_labels
 from shards.layout import LABELS
@@ -230,8 +230,6 @@ def test_a_fold_with_rows_of_another_is_found_out_though_the_numbers_agree(tmp_p
     root = tmp_path / "ESC-50-master"
     rows = write_esc50(root, folds=1, each=3)
     true = read_esc50(root, Published())
-    from pipeline.listing import rows_sha256
-
     known = Published(rows={"fold1": 3}, sha256={"fold1": rows_sha256(true.items)})
     assert read_esc50(root, known).amiss() == []
     other = esc50_row(1, 4711, 3)
