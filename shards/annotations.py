@@ -105,6 +105,7 @@ def _fault(table: pa.Table, names: Sequence[str] | None = None) -> str | None:
         return f"{KEY} holds {keys.type}; expected strings such as -0RWZT-miFs_420000"
     if keys.null_count:
         return f"{keys.null_count} of {len(keys)} rows have no {KEY}; expected one in each"
+    keys = keys.cast(pa.string())
     if (twice := len(keys) - pc.count_distinct(keys).as_py()) > 0:
         return (
             f"{KEY} {_repeated(keys)!r} is there twice, and {twice} rows repeat a {KEY}; expected one row "
@@ -119,7 +120,6 @@ def _holds_strings(kind: pa.DataType) -> bool:
 
 
 def _repeated(keys: pa.ChunkedArray) -> str:
-    plain = keys.cast(pa.string())
-    counts = pc.value_counts(plain)
+    counts = pc.value_counts(keys)
     first = pc.index(pc.greater(counts.field("counts"), 1), True).as_py()
     return str(counts.field("values")[first].as_py())
