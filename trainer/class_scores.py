@@ -23,7 +23,8 @@ def _cosine_mean(embedded: Embedded, audio: Vectors, image: Vectors) -> Vectors:
 
 def _logit_mean(embedded: Embedded, audio: Vectors, image: Vectors) -> Vectors:
     scales = {pair: np.float32(scale) for pair, scale in embedded.scales.items()}
-    return (scales["audio_text"] * audio + scales["image_text"] * image) / np.float32(2)
+    fused = scales["audio_text"] * audio + scales["image_text"] * image
+    return (fused / 2).astype(np.float32)
 
 
 def _probability_mean(embedded: Embedded, audio: Vectors, image: Vectors) -> Vectors:
