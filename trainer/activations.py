@@ -44,15 +44,14 @@ def recompute_stages(tower: nn.Module) -> int:
 @contextmanager
 def statistics_kept(module: nn.Module) -> Iterator[None]:
     """Batch normalisations normalise as before, but leave their running statistics alone."""
-    norms = [
-        norm
-        for norm in module.modules()
-        if isinstance(norm, _BatchNorm) and norm.training and norm.track_running_stats
-    ]
+    norms = [norm for norm in module.modules() if isinstance(norm, _BatchNorm) and norm.training]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum = 0.0  # the statistics are added 0 times; without any, fewer tensors would be saved
+        counted = norm.num_batches_tracked
+        norm.num_batches_tracked = None if counted is None else counted.clone()
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, (momentum, counted) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, counted

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trainer.devices import choose_device
+from trainer.run_request import RunError
 
 BUCKET_MB = 50
 
@@ -48,10 +49,13 @@ class Ranks:
 def process_group(wanted_device: str) -> Iterator[Ranks]:
     """The group that `torchrun` has started this process in, or a group of one.
 
-    Raises ValueError for a device that is not here.
+    Raises RunError for a device that is not here.
     """
     world, local = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
-    device = choose_device(wanted_device)
+    try:
+        device = choose_device(wanted_device)
+    except (ValueError, RuntimeError) as error:
+        raise RunError(str(error)) from None
     if device.type == "cuda":
         device = torch.device("cuda", local if world > 1 else device.index or 0)
         torch.cuda.set_device(device)

@@ -61,6 +61,7 @@ class Learner(nn.Module):
             self.add_module(name, child)
         self._model = (model,)  # in a tuple, its parameters are not registered a second time
         self.modalities = model.modalities
+        self.embeds = tuple(modality for modality in model.modalities if modality in embeds)
         self.classifies = isinstance(model, Classifier)
         self.precision = precision
         freeze_others(self, trainable)
@@ -69,6 +70,7 @@ class Learner(nn.Module):
         self.objective = nn.ParameterDict(
             {name: nn.Parameter(torch.tensor(float(value))) for name, value in (parameters or {}).items()}
         )
+        self._strings: tuple[str, ...] = ()
         self._texts: Tensor | None = None
 
     # -- a step
@@ -92,9 +94,7 @@ class Learner(nn.Module):
     def _text_rows(self, batch: Batch) -> Tensor:
         assert batch.text_rows is not None
         if batch.tokens is None:
-            if self._texts is None:
-                raise ValueError("a batch without tokens; expected some, or texts remembered before")
-            return self._texts.index_select(0, batch.text_rows)
+            return self._remembered().index_select(0, batch.text_rows)
         rows, tokens = batch.text_rows, batch.tokens
         if len(tokens) > len(rows):  # a part of a batch: only its own texts
             used, rows = torch.unique(rows, return_inverse=True)
@@ -119,6 +119,7 @@ class Learner(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """Training mode for what learns; the rest stays in evaluation mode."""
         super().train(mode)
+        self._model[0].training = mode
         if mode:
             settle(self)
         return self
@@ -130,16 +131,34 @@ class Learner(nn.Module):
         """Whether texts can be embedded once for the whole run."""
         return "text" in self.modalities and not learns(self.get_submodule("text"))
 
-    @torch.no_grad()
     def remember_texts(self, texts: Sequence[str]) -> None:
-        """Embeds them all, in float32; `Batch.text_rows` of a batch without tokens then point into them."""
-        tower: Any = self.get_submodule("text").eval()
+        """`Batch.text_rows` of a batch without tokens point into these, embedded at their first use."""
+        self._strings, self._texts = tuple(texts), None
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Other weights embed texts otherwise."""
+        self._texts = None
+        return super().load_state_dict(state_dict, strict=strict, assign=assign)
+
+    def _remembered(self) -> Tensor:
+        """(texts, D) in float32."""
+        if not self._strings:
+            raise ValueError("a batch without tokens; expected some, or texts remembered before")
+        if self._texts is None:
+            self._texts = self._table_of(self._strings)
+        return self._texts
+
+    @torch.no_grad()
+    def _table_of(self, texts: Sequence[str]) -> Tensor:
+        tower: Any = self.get_submodule("text")
         tokens = tower.tokens(list(texts))
         order = tokens.argmax(dim=-1).argsort(stable=True)  # by length: a batch is cut at its longest
         rows = torch.empty(len(texts), self.encoder.size, device=self.device)
         for some in order.split(TEXTS_AT_ONCE):
             rows[some.to(self.device)] = F.normalize(tower(tokens[some].to(self.device)).float(), dim=-1)
-        self._texts = rows
+        return rows
 
     # -- scales
 

@@ -240,6 +240,7 @@ def _facts(training: Training, fed: Fed, stepped: Stepped, progress: Progress, s
         samples=len(fed.batch) * training.ranks.world,
         step_s=step_s,
         waited_s=fed.waited_s,
+        replaced=fed.replaced,
         memory_gb=memory_gb(training.ranks.device),
     )
 

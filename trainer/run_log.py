@@ -20,6 +20,7 @@ from trainer.run_request import RunError
 LINE_EVERY_S = 10.0  # where no terminal shows a live line
 SMOOTHING = 0.9  # of speeds, per step
 ESTIMATE_AFTER = 20  # steps, until speeds have settled
+IN_SHORT = ("/accuracy", "/mAP", "_to_audio/R@1", "_to_image/R@1")
 WANDB_ID = "wandb-id"
 
 
@@ -39,6 +40,7 @@ class StepFacts:
     step_s: float  # all of it
     waited_s: float = 0.0  # for data, of it
     memory_gb: float = 0.0
+    replaced: int = 0  # samples that did not decode, by this process, since it began
 
     def numbers(self) -> dict[str, float]:
         """Each by the name that it has in every log."""
@@ -52,6 +54,7 @@ class StepFacts:
             "speed/samples_per_s": self.samples / max(self.step_s, 1e-9),
             "speed/waited_share": self.waited_s / max(self.step_s, 1e-9),
             "speed/memory_gb": self.memory_gb,
+            "speed/samples_replaced": self.replaced,
         }
 
 
@@ -198,12 +201,14 @@ class Display:
         scales = " ".join(f"{name} {value:.1f}" for name, value in facts.scales.items())
         parts = [
             f"step {facts.step:,}/{self._steps:,} epoch {facts.epoch}",
-            f"loss {facts.loss:.4g}" + (f" ({terms})" if len(facts.terms) > 1 or facts.floor else ""),
+            f"loss {facts.loss:.4g}"
+            + (f" ({terms})" if len(facts.terms) > 1 or any(facts.floor.values()) else ""),
             f"{facts.samples / self._step_s:.3g} samples/s",
             f"waiting {self._waited / self._step_s:.0%}",
             f"lr {facts.lr:.3g}",
             f"scales {scales}" if scales else "",
             f"{facts.memory_gb:.1f} GB",
+            f"{facts.replaced} samples did not decode" if facts.replaced else "",
             f"{duration((self._steps - facts.step) * self._step_s)} to go",
         ]
         return " | ".join(part for part in parts if part)
@@ -211,7 +216,7 @@ class Display:
 
 def _with_floor(name: str, facts: StepFacts) -> str:
     value = f"{facts.terms[name]:.4g}"
-    return f"{value} of at least {facts.floor[name]:.3g}" if name in facts.floor else value
+    return f"{value} of at least {facts.floor[name]:.3g}" if facts.floor.get(name, 0) > 0 else value
 
 
 def duration(seconds: float) -> str:
@@ -244,9 +249,7 @@ class RunLog:
         """`metrics` by group/subject/measure."""
         for sink in self._sinks:
             sink.log(step, epoch, metrics)
-        self.say(
-            f"after step {step:,}: " + ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-        )
+        self.say(f"after step {step:,}: {_in_short(metrics)}")
 
     def flush(self) -> None:
         """To the disk: what a checkpoint is about to rely on."""
@@ -265,6 +268,14 @@ class RunLog:
         finally:
             for sink in self._sinks:
                 sink.close()
+
+
+def _in_short(metrics: Mapping[str, float]) -> str:
+    """The measures that people ask for first; all are in the log."""
+    first = {name: value for name, value in metrics.items() if name.endswith(IN_SHORT)} or dict(metrics)
+    told = ", ".join(f"{name} {value:.3f}" for name, value in first.items())
+    rest = len(metrics) - len(first)
+    return f"{told}; {rest} more in log.jsonl" if rest else told
 
 
 def open_log(

@@ -1,9 +1,11 @@
 """One step of training: gradients of the whole batch, what is done to them, and a move."""
 
 import math
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -105,7 +107,7 @@ def _move(training: Training) -> None:
 
 
 def _floor(training: Training, batch: Batch) -> dict[str, Tensor]:
-    if batch.label_sets is None:
+    if batch.label_sets is None and batch.text_ids is None:
         return {}
     return loss_floor(training.stage.objective, batch, gathered=training.stage.negatives == "global")
 
@@ -130,5 +132,8 @@ def _asked(preempted: float, interrupted: float) -> Outcome | None:
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:
-    """Sets the global generators, from which layers such as dropout draw, by step and process."""
-    torch.manual_seed((seed * 1_000_003 + step) * 65_537 + rank)
+    """Sets the global generators, from which dropout or a user's objective may draw, by step and process."""
+    number = (seed * 1_000_003 + step) * 65_537 + rank
+    torch.manual_seed(number)
+    np.random.seed(number % 2**32)
+    random.seed(number)
