@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import overload
 
 import duckdb
 import numpy as np
@@ -16,6 +15,7 @@ import pyarrow as pa
 
 from shards import ledger
 from shards.annotations import KEY, Annotation, read_annotation
+from shards.keys import Keys
 from shards.labels import SCHEMA as LABELS_SCHEMA
 from shards.labels import read_labels
 from shards.layout import LABELS, MANIFEST
@@ -36,29 +36,6 @@ class SelectionError(ValueError):
 
 class NothingSelected(SelectionError):
     """There are no such samples."""
-
-
-class Keys(Sequence[str]):
-    """Sample keys as strings, kept as Arrow keeps them: two million take 50 MB."""
-
-    def __init__(self, column: pa.ChunkedArray) -> None:
-        self.column = column
-
-    def __len__(self) -> int:
-        return len(self.column)
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> "Keys": ...
-    def __getitem__(self, index: int | slice) -> "str | Keys":
-        if isinstance(index, slice):
-            return Keys(self.column.take(np.arange(len(self))[index]))
-        return str(self.column[int(index)].as_py())
-
-    def __iter__(self) -> Iterator[str]:
-        for chunk in self.column.iterchunks():
-            yield from chunk.to_pylist()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
