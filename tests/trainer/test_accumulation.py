@@ -12,6 +12,7 @@ from trainer.batch import Batch, Embeddings
 from trainer.objectives import Classification, Pairwise, Sigmoid
 from trainer.stage import Objective
 
+NO_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 OBJECTIVES: list[Objective] = [
     Pairwise(),
     Pairwise(pairs=("audio_text",), targets="jaccard"),
@@ -63,7 +64,7 @@ def chunk_by_chunk(learner: TinyLearner, batch: Batch, parts: int) -> Embeddings
     )
 
 
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, NO_CUDA])])
 def test_in_training_parts_are_normalised_and_dropped_out_as_by_layers_that_see_one_part_each(
     device: str,
 ) -> None:
