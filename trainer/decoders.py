@@ -195,11 +195,13 @@ class PictureDecoder:
         out[...] = picture[top : top + side, left : left + side]
 
     def _decoded(self, encoded: Encoded) -> Pixels:
-        # what a camera has turned, and what is no JPEG in RGB or grey, is for Pillow
+        # what a camera has turned, what is for print and what is no JPEG is for Pillow
         if b"Exif\0\0" in bytes(encoded[:4096]):
             return np.asarray(read_image(bytes(encoded)))
         try:
-            height, width, *_ = simplejpeg.decode_jpeg_header(encoded)
+            height, width, colours, *_ = simplejpeg.decode_jpeg_header(encoded)
+            if colours in ("CMYK", "YCCK"):
+                return np.asarray(read_image(bytes(encoded)))
             pixels: Pixels = simplejpeg.decode_jpeg(encoded, "RGB", buffer=self._room(height * width * 3))
         except ValueError:
             return np.asarray(read_image(bytes(encoded)))

@@ -1,5 +1,6 @@
 """Threads that fill slots with samples, a few batches ahead of whoever takes them."""
 
+import itertools
 import logging
 import threading
 import time
@@ -66,7 +67,7 @@ class Filling:
         *,
         slots: Sequence[Slot],
         decoders: Sequence[SampleDecoder],
-        scout: SampleDecoder | None = None,  # goes ahead and has far samples brought near
+        scouts: Sequence[SampleDecoder] = (),  # go ahead and have far samples brought near
         scout_ahead: int = 0,  # samples
     ) -> None:
         self._plan, self._slots = plan, slots
@@ -85,10 +86,15 @@ class Filling:
             threading.Thread(target=self._fill, args=(each,), name=f"trichord-decode-{number}", daemon=True)
             for number, each in enumerate(decoders)
         ]
-        if scout is not None:
-            self._threads.append(
-                threading.Thread(target=self._scout, args=(scout,), name="trichord-scout", daemon=True)
+        self._threads += [
+            threading.Thread(
+                target=self._scout,
+                args=(each, first, len(scouts)),
+                name=f"trichord-scout-{first}",
+                daemon=True,
             )
+            for first, each in enumerate(scouts)
+        ]
 
     def turns(self) -> Generator[tuple[HostBatch, list[Decoded]], None, None]:
         """Each batch with what came to lie at its places; whatever ends this ends the threads."""
@@ -192,20 +198,25 @@ class Filling:
             self._filled.notify_all()
             self._changed.notify_all()
 
-    def _scout(self, decoder: SampleDecoder) -> None:
-        number = 0
-        while (state := self._plan.state(number)) is not None:
+    def _scout(self, decoder: SampleDecoder, first: int, stride: int) -> None:
+        """Every `stride`-th turn from `first` on: several scouts open several shards at once."""
+        for number in itertools.count(first, stride):
+            state = self._plan.state(number)
+            if state is None:
+                return
             rows, _ = self._plan.rows_of(state.epoch, state.step)
             if not self._wait_for_scout(number, len(rows)):
                 return
-            for row in rows.tolist():
-                if self._stopped:
-                    return
-                try:
-                    decoder.prefetch(row, state.seed, state.epoch)
-                except (TarError, StoreError) as error:  # who decodes the sample meets it too, and says so
-                    log.debug("not prefetched: %s", error)
-            number += 1
+            self._announce(decoder, rows.tolist(), state)
+
+    def _announce(self, decoder: SampleDecoder, rows: Sequence[int], state: LoaderState) -> None:
+        for row in rows:
+            if self._stopped:
+                return
+            try:
+                decoder.prefetch(row, state.seed, state.epoch)
+            except (TarError, StoreError) as error:  # who decodes the sample meets it too, and says so
+                log.debug("not prefetched: %s", error)
 
     def _wait_for_scout(self, number: int, samples: int) -> bool:
         """Until the turn is near enough; False when all is over."""

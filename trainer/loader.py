@@ -38,6 +38,7 @@ from trainer.sample_decoder import (
 from trainer.slots import Slot
 
 LOOKAHEAD = 3  # batches decoded before they are asked for
+SCOUTS = 4  # threads that open far shards in time
 JUDGED = 1000  # samples, or all of them, before their bad share is judged
 NAMED = 5  # bad samples in the message that ends a run
 
@@ -140,7 +141,7 @@ class Loader:
             plan,
             slots=[self._new_slot() for _ in range(self._lookahead + 1)],
             decoders=[self._new_decoder() for _ in range(self._threads)],
-            scout=self._new_decoder() if self._reader.far else None,
+            scouts=[self._new_decoder() for _ in range(SCOUTS if self._reader.far else 0)],
             scout_ahead=self._ahead,
         )
         return self._judged(filling)
@@ -202,5 +203,5 @@ def _too_many(bad: Mapping[str, str], seen: int, share: float) -> str:
     more = f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
     return (
         f"{len(bad)} of {seen} samples do not decode, more than max_bad_share = {share:g} allows: "
-        f"{some}{more}. `trichord verify --deep` says what is damaged; raise max_bad_share to go on regardless"
+        f"{some}{more}. `trichord verify --deep` says what is damaged; raise max_bad_share to go on"
     )

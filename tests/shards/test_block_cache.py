@@ -1,0 +1,177 @@
+"""Blocks of far files lie on this machine's disk: whole, within the limit, for all processes."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from shards.block_cache import BlockCache
+from shards.store import StoreError
+
+SIZE = 1000
+FILE = SIZE + 20  # with its trailer
+
+
+def content(number: int) -> bytes:
+    return bytes([number]) * SIZE
+
+
+class Far:
+    """What is fetched, counted."""
+
+    def __init__(self) -> None:
+        self.fetched: list[int] = []
+
+    def __call__(self, number: int) -> Callable[[], bytes]:
+        def fetch() -> bytes:
+            self.fetched.append(number)
+            return content(number)
+
+        return fetch
+
+
+@pytest.fixture
+def far() -> Far:
+    return Far()
+
+
+def cache_of(folder: Path, blocks: int = 5) -> BlockCache:
+    return BlockCache(folder=folder, limit=blocks * FILE, block_bytes=SIZE)
+
+
+def taken(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.iterdir() if file.suffix != ".lock")
+
+
+def test_a_block_is_fetched_once(tmp_path: Path, far: Far) -> None:
+    cache = cache_of(tmp_path)
+    assert cache.read("b1", 10, 5, far(1)) == content(1)[10:15]
+    assert cache.read("b1", 990, 50, far(1)) == content(1)[990:]
+    cache.ensure("b1", far(1))
+    assert cache_of(tmp_path).read("b1", 0, SIZE, far(1)) == content(1)
+    assert far.fetched == [1]
+
+
+def test_the_limit_holds_and_the_stalest_go(tmp_path: Path, far: Far) -> None:
+    cache = cache_of(tmp_path)
+    for number in range(5):
+        cache.ensure(f"b{number}", far(number))
+        used = 1_000_000.0 + number
+        os.utime(tmp_path / f"b{number}.block", (used, used))
+    cache.read("b0", 0, 1, far(0))  # in use, though it came first
+    for number in (5, 6):
+        cache.ensure(f"b{number}", far(number))
+        assert taken(tmp_path) <= 5 * FILE
+    assert sorted(file.name for file in tmp_path.glob("*.block")) == [f"b{n}.block" for n in (0, 3, 4, 5, 6)]
+    assert cache.read("b1", 0, 3, far(1)) == content(1)[:3]
+    assert far.fetched == [0, 1, 2, 3, 4, 5, 6, 1]
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "longer"])
+def test_a_damaged_file_is_fetched_again(tmp_path: Path, far: Far, damage: str) -> None:
+    cache_of(tmp_path).ensure("b1", far(1))
+    file = tmp_path / "b1.block"
+    whole = bytearray(file.read_bytes())
+    flipped = whole.copy()
+    flipped[500] ^= 1
+    file.write_bytes({"cut": whole[:700], "flipped": flipped, "empty": b"", "longer": whole + b"x"}[damage])
+    cache = cache_of(tmp_path)
+    assert cache.read("b1", 499, 3, far(1)) == content(1)[499:502]
+    assert far.fetched == [1, 1]
+    assert file.stat().st_size == FILE
+
+
+def test_threads_that_want_one_block_fetch_it_once(tmp_path: Path) -> None:
+    cache, fetched, together = cache_of(tmp_path), [], threading.Barrier(8)
+
+    def fetch() -> bytes:
+        fetched.append(1)
+        return content(1)
+
+    def read(_: int) -> bytes:
+        together.wait()
+        return cache.read("b1", 0, SIZE, fetch)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(read, range(8))) == {content(1)}
+    assert len(fetched) == 1
+
+
+def test_a_fetch_that_fails_fails_for_all_and_may_be_tried_again(tmp_path: Path, far: Far) -> None:
+    cache = cache_of(tmp_path)
+
+    def fail() -> bytes:
+        raise StoreError("the network is gone")
+
+    with pytest.raises(StoreError, match="the network is gone"):
+        cache.read("b1", 0, 1, fail)
+    assert cache.read("b1", 0, 1, far(1)) == content(1)[:1]
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from shards.block_cache import BlockCache
+folder, first = Path(sys.argv[1]), int(sys.argv[2])
+cache = BlockCache(folder=folder, limit=6 * 1020, block_bytes=1000)
+most = fetched = 0
+for turn in range(3):
+    for number in list(range(first, 12)) + list(range(first)):
+        def fetch():
+            global fetched
+            fetched += 1
+            return bytes([number]) * 1000
+        assert cache.read(f"b{number}", 0, 1000, fetch) == bytes([number]) * 1000
+        sizes = []
+        for file in folder.iterdir():
+            try:
+                sizes.append(file.stat().st_size)
+            except FileNotFoundError:
+                pass
+        most = max(most, sum(sizes))
+print(most, fetched)
+"""
+
+
+def test_processes_share_a_folder_and_its_limit(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WRITER, str(tmp_path)]
+    processes = [
+        subprocess.Popen([*command, str(first)], stdout=subprocess.PIPE, text=True) for first in (0, 4, 8)
+    ]
+    for process in processes:
+        printed, _ = process.communicate(timeout=60)
+        assert process.returncode == 0
+        most, fetched = map(int, printed.split())
+        assert fetched <= 36
+        # a listing is no instant: what is deleted and what takes its place may both be in it
+        assert most <= 9 * FILE
+    assert taken(tmp_path) <= 6 * FILE
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_what_a_killed_process_left_makes_room(tmp_path: Path, far: Far) -> None:
+    cache = cache_of(tmp_path)
+    left = tmp_path / "b9.123-abc.partial"
+    left.write_bytes(bytes(5 * FILE))
+    cache.read("b1", 0, 1, far(1))
+    assert left.exists()  # it may be being written
+    os.utime(left, (1_000_000, 1_000_000))
+    cache.read("b2", 0, 1, far(2))
+    assert not left.exists()
+    assert (tmp_path / "b2.block").exists()
+
+
+def test_a_limit_too_small_for_anything_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="a cache of 3060 bytes for blocks of 1000; expected at least 4080"):
+        cache_of(tmp_path, blocks=3)
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match=r"the cache of blocks cannot be kept there \(Not a directory\)"):
+        cache_of(tmp_path / "file" / "folder")
