@@ -1,91 +1,88 @@
-"""What each step gains on the audio head: `PYTHONPATH=tests:. python tests/benchmarks/bench_audio_head.py`.
+"""What each step gains on the audio head, and its ratios beside their bars.
 
-Times are the CPU's, of one thread unless told otherwise, the least of interleaved repeats: where others work,
-they say more than the clock. With more threads, set OMP_WAIT_POLICY=passive: else waiting counts as work.
-With CUDA the clock counts, around the work on the device.
+    python tests/benchmarks/bench_audio_head.py [--device cuda] [--threads 1] [--compile]
+
+`plain` is the head written down from its description (tests/golden/plain_audio_head.py). On a CPU it is the
+CPU's time that counts, on a GPU the clock around the work there.
 """
 
 import argparse
 import copy
-import time
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
 import torch
-from golden.plain_audio_head import plain_decibels, plain_filters, plain_forward, plain_frames
+from side_by_side import (
+    Step,
+    bf16_units,
+    has_matrix_units,
+    header,
+    least_times,
+    print_bar,
+    print_steps,
+    wait_asleep,
+)
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trainer.devices import choose_device
 from trainer.models import attention_gate, bottleneck, convolution, esresnext
 from trainer.models.esresnext import ESResNeXt
 from trainer.models.fbsp import FbspSpectrogram
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for `golden`, wherever this is run
+
+from golden.plain_audio_head import (
+    plain_decibels,
+    plain_features,
+    plain_filters,
+    plain_forward,
+    plain_frames,
+)
+
 SECONDS = 10
 CLIPS = 4
-Step = Callable[[], object]
+OURS = "ours"
+OURS_BF16 = "ours, bfloat16 autocast"
+PLAIN = "plain"
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--threads", type=int, default=1)
-    options.add_argument("--repeats", type=int, default=5)
-    options.add_argument("--compile", action="store_true", help="also torch.compile (a minute of compiling)")
-    chosen = options.parse_args()
-    torch.set_num_threads(chosen.threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    print(f"torch {torch.__version__}, {device}, {chosen.threads} thread(s), bf16 units: {bf16_units()}")
-    head = ESResNeXt(1024, generator=torch.Generator().manual_seed(0)).to(device)
-    sound = (torch.rand(CLIPS, 1, 44_100 * SECONDS, generator=torch.Generator().manual_seed(0)) - 0.5).to(
-        device
-    )
-    repeats = chosen.repeats
-    report(
-        f"waveform -> decibels, {CLIPS} x {SECONDS} s",
-        decibel_steps(head.eval().fbsp, sound),
-        repeats,
-        bar=0.45,
-    )
+    chosen = _options()
+    wait_asleep()
+    torch.set_num_threads(chosen.threads or torch.get_num_threads())
+    device = choose_device(chosen.device)
+    print(header(device))
+    drawn = torch.Generator().manual_seed(0)
+    head = ESResNeXt(1024, generator=drawn).to(device)
+    sound = (torch.rand(CLIPS, 1, 44_100 * SECONDS, generator=drawn) - 0.5).to(device)
+
+    times = least_times(decibel_steps(head.eval().fbsp, sound), chosen.repeats, device=device)
+    print_steps(f"waveform -> decibels, {CLIPS} x {SECONDS} s", times)
+    print_bar("ours / plain", times[OURS] / times[PLAIN], 0.45)
+
     steps = forward_steps(head, sound, compiling=chosen.compile)
-    report(f"audio forward in evaluation, {CLIPS} x {SECONDS} s", steps, repeats, bar=0.85)
+    times = least_times(steps, chosen.repeats, device=device)
+    print_steps(f"audio forward in evaluation, {CLIPS} x {SECONDS} s", times)
+    print_bar("ours / plain", times[OURS] / times[PLAIN], 0.85)
+
     half = sound[..., : sound.shape[-1] // 2]
-    report(
-        f"training step, {CLIPS} x {SECONDS // 2} s", training_steps(head, half), (repeats + 1) // 2, bar=0.6
-    )
+    times = least_times(training_steps(head, half), (chosen.repeats + 1) // 2, device=device)
+    print_steps(f"training step, {CLIPS} x {SECONDS // 2} s", times)
+    units, why_not = has_matrix_units(device), f"no matrix units for bfloat16 here ({bf16_units()})"
+    print_bar("bfloat16 / float32", times[OURS_BF16] / times[OURS], 0.6, applies=units, why_not=why_not)
 
 
-def report(title: str, steps: dict[str, Step], repeats: int, *, bar: float) -> None:
-    """Prints the least time of each step, and its ratio to the first."""
-    times = dict.fromkeys(steps, float("inf"))
-    for step in steps.values():
-        step()
-    for _ in range(repeats):
-        for name, step in steps.items():
-            times[name] = min(times[name], timed(step))
-    first = next(iter(times.values()))
-    print(f"\n{title} (bar: {bar})")
-    for name, seconds in times.items():
-        print(f"  {1e3 * seconds:9.1f} ms  {seconds / first:5.2f}  {name}")
-
-
-def timed(step: Step) -> float:
-    if not torch.cuda.is_available():
-        begin = time.process_time()
-        step()
-        return time.process_time() - begin
-    torch.cuda.synchronize()
-    begin = time.perf_counter()
-    step()
-    torch.cuda.synchronize()
-    return time.perf_counter() - begin
-
-
-def bf16_units() -> str:
-    """Which of the CPU's instructions multiply bfloat16, as Linux names them."""
-    cpuinfo = Path("/proc/cpuinfo")
-    flags = set(cpuinfo.read_text().split()) if cpuinfo.exists() else set()
-    return ", ".join(sorted(flags & {"amx_bf16", "avx512_bf16", "avx_ne_convert"})) or "none known"
+def _options() -> argparse.Namespace:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    options.add_argument("--device", default="cpu", help="cpu or cuda")
+    options.add_argument("--threads", type=int, default=0, help="of the CPU; 0: as many as PyTorch takes")
+    options.add_argument("--repeats", type=int, default=5)
+    options.add_argument("--compile", action="store_true", help="also torch.compile: minutes of compiling")
+    return options.parse_args()
 
 
 # -- the front-end
@@ -94,10 +91,10 @@ def bf16_units() -> str:
 def decibel_steps(ear: FbspSpectrogram, sound: Tensor) -> dict[str, Step]:
     with torch.device(sound.device):
         filters = torch.stack([part.detach() for part in plain_filters(ear.m, ear.fb, ear.fc)])
-        kept = filters[:, :1023, 197:1851].reshape(2046, 1654).contiguous()
+    short = filters[:, :, 197:1851].contiguous()
 
     def of_frames(frames: Tensor, weights: Tensor) -> Tensor:
-        real, imaginary = F.linear(frames, weights).chunk(2, dim=-1)
+        real, imaginary = F.linear(frames, weights.flatten(0, 1)).chunk(2, dim=-1)
         power = (real.square() + imaginary.square())[..., :1023]
         return (10 * torch.log10(torch.where(power == 0, 1e-18, power))).transpose(1, 2)
 
@@ -109,10 +106,11 @@ def decibel_steps(ear: FbspSpectrogram, sound: Tensor) -> dict[str, Step]:
             return plain_decibels(ear, sound)
 
     return {
-        "plain: filters built anew, 2048 taps, 1025 bins": quiet(plain),
-        "filters kept": quiet(lambda: of_frames(F.pad(frames(), (197, 197)), filters.flatten(0, 1))),
-        "1654 taps, 1023 bins": quiet(lambda: of_frames(frames(), kept)),
-        "ours: by oneDNN, clip by clip, summed as published": quiet(lambda: ear(sound)),
+        PLAIN: quiet(plain),  # filters built anew, 2048 taps, 1025 bins, as two products
+        "filters kept, one product": quiet(lambda: of_frames(F.pad(frames(), (197, 197)), filters)),
+        "1654 taps": quiet(lambda: of_frames(frames(), short)),
+        "1023 bins": quiet(lambda: of_frames(frames(), short[:, :1023])),
+        OURS: quiet(lambda: ear(sound)),  # by oneDNN, clip by clip, summed as published
     }
 
 
@@ -127,12 +125,15 @@ def forward_steps(head: ESResNeXt, sound: Tensor, compiling: bool) -> dict[str, 
         with torch.device(sound.device):
             return plain_forward(first, sound)
 
-    def module_by_module() -> Tensor:
+    def our_decibels() -> Tensor:
+        return first.fc(plain_features(first, first.fbsp(sound)[:, 0].contiguous()))
+
+    def channels_last() -> Tensor:
         with modules_apart():
             output: Tensor = head(sound)
             return output
 
-    def normalised_apart() -> Tensor:
+    def by_onednn() -> Tensor:
         with mock.patch.object(convolution, "_overwritable", return_value=False):
             output: Tensor = head(sound)
             return output
@@ -143,11 +144,12 @@ def forward_steps(head: ESResNeXt, sound: Tensor, compiling: bool) -> dict[str, 
             return output
 
     steps = {
-        "plain: channels first, module by module": plain,
-        "our front-end, channels last": module_by_module,
-        "every convolution by oneDNN": normalised_apart,
-        "ours: normalisation in place": lambda: head(sound),
-        "ours, bfloat16 autocast": autocast,
+        PLAIN: plain,
+        "our decibels": our_decibels,
+        "channels last": channels_last,
+        "every convolution by oneDNN": by_onednn,
+        OURS: lambda: head(sound),  # normalisation in place
+        OURS_BF16: autocast,
     }
     if compiling:
         compiled = copy.deepcopy(head)
@@ -189,9 +191,9 @@ def training_steps(head: ESResNeXt, sound: Tensor) -> dict[str, Step]:
         return run
 
     return {
-        "ours, float32": step(head, lambda: head(sound)),
-        "ours, bfloat16 autocast": step(head, lambda: head(sound), autocast=True),
-        "plain, float32": step(first, lambda: plain_forward(first, sound)),
+        OURS: step(head, lambda: head(sound)),
+        OURS_BF16: step(head, lambda: head(sound), autocast=True),
+        PLAIN: step(first, lambda: plain_forward(first, sound)),
     }
 
 
