@@ -61,6 +61,18 @@ def complaints(stage: Stage, ranks: int = 1) -> Iterator[str]:
     yield from _data(stage)
     yield from _towers(stage)
     yield from _starts(stage)
+    yield from _evaluations(stage)
+
+
+def _evaluations(stage: Stage) -> Iterator[str]:
+    """Last: it takes seconds to import what knows them."""
+    if stage.evaluations:
+        from trainer.evaluations import EvaluationError, named_evaluations
+
+        try:
+            named_evaluations(stage.evaluations)
+        except EvaluationError as error:
+            yield str(error)
 
 
 def _out_of_bounds(stage: Stage) -> Iterator[str]:
@@ -95,7 +107,7 @@ def _data(stage: Stage) -> Iterator[str]:
     if data.dev_from and data.dev_from in data.test and not data.train_on_test:
         yield f"data.dev_from is {data.dev_from}, which data.test tests on; expected a training split"
     if stage.best and not stage.evaluations:
-        yield f"best is {stage.best}, and evaluations is empty; expected the evaluation that measures it"
+        yield f"best is {stage.best}, and evaluations is empty; expected one that measures it, or --set best="
 
 
 def _towers(stage: Stage) -> Iterator[str]:

@@ -171,7 +171,8 @@ def test_a_recipe_of_one_s_own_comes_from_a_file(tmp_path: Path) -> None:
         ("standalone", ["model.towers=audio,smell"], 1, "expected some of audio,image,text"),
         ("standalone", ["augment.noise=25"], 1, "augment.noise is 25; expected a share"),
         ("standalone", ["data.dev_from="], 1, "data.dev_share is 0.01 of no split"),
-        ("standalone", ["best=dev/loss"], 1, "evaluations is empty"),
+        ("standalone", ["evaluations="], 1, "best is classification/audio/mAP, and evaluations is empty"),
+        ("standalone", ["evaluations=classificaton"], 1, "did you mean classification"),
         (
             "full",
             ["model.towers=audio,text", "start.run=x"],

@@ -12,6 +12,8 @@ def _toy(stage: Stage) -> Stage:
     """`stage` with a small model, short sounds, small batches and few epochs; it may start from nothing."""
     name = stage.name.partition(".")[2]
     stage = dataclasses.replace(stage, name=f"debug.{name}", about=f"{stage.name} at toy size: {stage.about}")
+    if "balanced_train" in stage.data.train:
+        stage = derive(stage, _TOY, data__train=("balanced_train",), data__dev_share=0.2)
     return derive(
         stage,
         _TOY,
