@@ -106,13 +106,16 @@ class Preparer:
         targets = self._labels.targets(host.rows) if self._targets else None
         if shares is not None:
             audio, targets = (None if each is None else mixed(each, shares) for each in (audio, targets))
-        tokens, text_rows = self._text(host, training=training) if "text" in self.modalities else (None, None)
+        tokens, text_rows, text_ids = (
+            self._text(host, training=training) if "text" in self.modalities else (None, None, None)
+        )
         return Batch(
             keys=host.keys,
             audio=audio,
             image=self._image(host) if "image" in self.modalities else None,
             tokens=self._there(tokens),
             text_rows=self._there(text_rows),
+            text_ids=self._there(text_ids),
             targets=self._there(targets),
             label_sets=self._there(torch.from_numpy(self._labels.label_sets[host.rows])),
             valid=None if training else self._there(torch.from_numpy(host.valid)),
@@ -144,13 +147,14 @@ class Preparer:
         assert self._inputs.image is not None
         return self._inputs.image.of_squares(host.frames.to(self._device, non_blocking=True))
 
-    def _text(self, host: HostBatch, *, training: bool) -> tuple[Tensor | None, Tensor]:
-        """(tokens of the batch's unique texts or None, each example's row of them or of the text table)."""
+    def _text(self, host: HostBatch, *, training: bool) -> tuple[Tensor | None, Tensor, Tensor]:
+        """(tokens of the batch's unique texts or None, each example's row of these or of the table, ids)."""
         texts = self._labels.text_rows(host.rows, host.seeds if training else None)
+        ids = torch.from_numpy(texts)
         if self._text_table:
-            return None, torch.from_numpy(texts)
+            return None, ids, ids
         unique, rows = np.unique(texts, return_inverse=True)
-        return torch.cat([self._tokens_of(int(text)) for text in unique]), torch.from_numpy(rows)
+        return torch.cat([self._tokens_of(int(text)) for text in unique]), torch.from_numpy(rows), ids
 
     def _tokenised(self, text: int) -> Tensor:
         assert self._inputs.tokens is not None
