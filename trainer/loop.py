@@ -122,7 +122,7 @@ def measure(training: Training, progress: Progress, evaluate: Evaluate, log: Run
 
 def _keep_best(training: Training, progress: Progress, metrics: Mapping[str, float]) -> None:
     name = training.stage.best
-    if not name:
+    if not name or metrics.get(name) != metrics.get(name):  # what is not a number is not the best
         return
     if name not in metrics:
         raise RunError(f"best={name} is not measured; expected one of {', '.join(metrics) or 'none'}")

@@ -62,11 +62,11 @@ def unsound_weights(model: nn.Module) -> Iterable[str]:
 
 
 def _unsound_wavelets(name: str, ear: FbspSpectrogram) -> Iterable[str]:
-    for parameter, values in (("m", ear.m), ("fb", ear.fb), ("fc", ear.fc)):
+    for parameter, values in (("m", ear.m.detach()), ("fb", ear.fb.detach()), ("fc", ear.fc.detach())):
         if bad := _indices(~values.isfinite()):
             yield f"{name}.{parameter}[{bad[0]}] is {float(values[bad[0]])} ({len(bad)} such filters)"
     if bad := _indices(ear.fb < 0):
-        value = float(ear.fb[bad[0]])
+        value = float(ear.fb.detach()[bad[0]])
         yield f"{name}.fb[{bad[0]}] is {value:.3g}: a negative bandwidth has no root ({len(bad)} filters)"
 
 
