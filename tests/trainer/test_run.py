@@ -127,12 +127,14 @@ def test_a_profile_names_what_bounds_the_speed_and_leaves_a_trace(
 
 
 def test_the_best_checkpoint_outlives_the_last_ones_and_is_what_the_run_offers(tmp_path: Path) -> None:
-    settings = ("best=dev/loss/sum", "evaluations=retrieval", "evaluate_every=0.25", "optim.lr=0.2")
+    settings = ("best=dev/loss/near", "evaluations=retrieval", "evaluate_every=0.25")
     result = toy_run(tmp_path, "STANDALONE", *settings)
     folder = RunFolder(tmp_path)
-    measured = {line["step"]: line["dev/loss/sum"] for line in read_log(folder.log) if "dev/loss/sum" in line}
+    name = "dev/loss/near"
+    measured = {line["step"]: line[name] for line in read_log(folder.log) if name in line}
     best = max(measured, key=lambda step: measured[step])
     assert set(measured) == set(range(1, result.step + 1))
+    assert best < result.step - 2  # so that the last three would not include it
     assert json.loads(folder.status.read_text())["best_step"] == best
     assert folder.checkpoint(best) in folder.whole_checkpoints()
     assert len(folder.whole_checkpoints()) <= 4
