@@ -69,7 +69,7 @@ def _audioset() -> Stage:
     )
     return derive(
         stage,
-        f"{_TRANSFORMS}: 1.5 ** U(-1, 1); {_PAPER}4.2's [-1.5, 1.5] cannot be meant (decision 0008)",
+        f"{_TRANSFORMS}: 1.5 ** U(-1, 1); {_PAPER}4.2's [-1.5, 1.5] cannot be meant (decision 0007)",
         augment__time_scaling=1.5,
         augment__time_scaling_law="log_uniform",
     )
