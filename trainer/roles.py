@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from shards.annotations import AnnotationError
-from shards.selection import NothingSelected, Selection, SelectionError, select_samples
+from shards.selection import NothingSelected, Overlap, Selection, SelectionError, overlap, select_samples
 from shards.store import Store
 from trainer.label_table import LABEL_TEXT
 from trainer.run_request import RunError
@@ -64,6 +64,17 @@ def dev_selection(store: Store, data: Data) -> Selection | None:
 def test_selection(store: Store, data: Data) -> Selection:
     """All samples of `data.test`: `where` chooses what is learned, not what is judged. Raises RoleError."""
     return _selected(store, data, data.test)
+
+
+def shared_with_test(store: Store, data: Data, training: Selection) -> Overlap | None:
+    """How many training samples have a video or a sound of the test splits; None where none of these is here.
+
+    Nothing is left out for it: the published splits are what they are, and a run says what they share.
+    """
+    try:
+        return overlap(store, training, _selected(store, data, data.test)) if data.test else None
+    except NoSamples:
+        return None
 
 
 def dev_draw(ytid: str) -> float:

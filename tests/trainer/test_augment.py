@@ -17,7 +17,7 @@ from trainer.augment import (
     stretched,
     with_level,
 )
-from trainer.draws import Draw, normals, uniforms
+from trainer.draws import Draw, _hashed, hashed, normals, uniforms
 from trainer.stage import Augment
 
 SIZE = 600
@@ -301,3 +301,21 @@ def test_mixup_mixes_neighbours_and_their_labels_by_the_same_shares() -> None:
     assert labels[0, 1] == 1 - shares[0]
     assert labels[3, 2] == 1 - shares[2]
     assert torch.equal(mixup_shares(SEEDS[2:4], 0.4), shares[2:4])  # split at an even place, the same pairs
+
+
+# -------------------------------------------------------------------------------- what past runs have drawn
+
+
+def test_the_generator_is_splitmix64_and_draws_what_it_always_drew() -> None:
+    assert [hex(bits) for bits in hashed(np.array([0]))] == [
+        "0xe220a8397b1dcdaf"
+    ]  # its published first output
+    assert uniforms(np.array([0, 1, -1]), Draw.PLACE).tolist() == pytest.approx(
+        [0.781499285280747, 0.5267179955718279, 0.011382352467864343], abs=1e-15
+    )
+
+
+def test_torch_and_numpy_hash_alike() -> None:
+    seeds = np.array([0, 1, -1, 2**63 - 1, -(2**63)], dtype=np.int64)
+    given = _hashed(torch.from_numpy(seeds)).numpy().astype(np.uint64)
+    assert given.tolist() == hashed(seeds).tolist()

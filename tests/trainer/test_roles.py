@@ -13,6 +13,7 @@ from trainer.roles import (
     RoleError,
     dev_draw,
     dev_selection,
+    shared_with_test,
     test_selection,
     training_selection,
 )
@@ -116,3 +117,12 @@ def test_a_dataset_without_the_split_that_dev_is_cut_from_has_no_dev(store: Stor
     assert len(training_selection(store, data)) == 50
     with pytest.raises(NoSamples):
         test_selection(store, replace(data, test=("fold1",)))
+
+
+def test_what_training_shares_with_the_test_split_is_counted(store: Store) -> None:
+    assert not shared_with_test(store, DATA, training_selection(store, DATA))
+    judged = replace(DATA, test=("unbalanced_train",), train=("balanced_train",), dev_from="", dev_share=0.0)
+    found = shared_with_test(store, judged, training_selection(store, judged))
+    assert found is not None
+    assert found.same_video == MANY / 2
+    assert shared_with_test(store, replace(DATA, test=("fold9",)), training_selection(store, DATA)) is None
