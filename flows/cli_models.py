@@ -137,18 +137,25 @@ def embed(
     """Vectors of sounds, pictures and texts, as rows of a Parquet file. Exit code 3: some were skipped."""
     if not files and not text:
         _fail("nothing to embed; expected files, folders, or --text")
-    encoder = _loaded(model, device=device, profile=profile, precision=precision, compile=compile)
     from trainer.embed import embed_files, embed_texts, found_files, write_embeddings
 
+    paths = list(found_files(files or []))
+    if not paths and not text:
+        _fail(f"no sounds, videos or pictures in {', '.join(map(str, files or []))}")
+    encoder = _loaded(model, device=device, profile=profile, precision=precision, compile=compile)
     with _file_bar() as bar:
-        paths = list(found_files(files or []))
         rows = chain(
             embed_texts(encoder, text or []),
             _counted(embed_files(encoder, paths, mono=mono, window_s=window or None), bar, len(paths)),
         )
-        written, skipped = write_embeddings(rows, out, fingerprint=encoder.fingerprint(), size=encoder.size)
+        try:
+            written, skipped = write_embeddings(
+                rows, out, fingerprint=encoder.fingerprint(), size=encoder.size
+            )
+        except OSError as error:
+            _fail(f"--out {out} cannot be written: {error}")
     for failure in skipped:
-        typer.echo(f"skipped {failure.what[:200]}: {failure.reason}", err=True)
+        typer.echo(_skipped(failure), err=True)
     typer.echo(f"{written} rows in {out}" + (f", {len(skipped)} skipped" if skipped else ""))
     raise typer.Exit(Exit.FAILED if skipped else Exit.OK)
 
@@ -205,7 +212,7 @@ def classify(
         ):
             if isinstance(answer, Skipped):
                 failures += 1
-                typer.echo(f"skipped {answer.what}: {answer.reason}", err=True)
+                typer.echo(_skipped(answer), err=True)
             else:
                 typer.echo(_line(answer))
     except ValueError as error:
@@ -219,6 +226,15 @@ def _counted(rows: Iterable[Any], bar: Progress, total: int) -> Iterator[Any]:
     for _, group in groupby(rows, key=lambda row: getattr(row, "path", None) or row.what):
         yield from group
         bar.advance(task)
+
+
+def _skipped(failure: Any) -> str:
+    what = failure.what[:200]
+    return (
+        f"skipped {failure.reason}"
+        if failure.reason.startswith(what)
+        else f"skipped {what}: {failure.reason}"
+    )
 
 
 def _line(answer: Any) -> str:

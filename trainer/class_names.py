@@ -38,7 +38,7 @@ def class_names(labels: str, *, table: Path | None = None) -> tuple[str, ...]:
         names = ESC50
     elif labels == "audioset":
         names = _from_file(_audioset_table(table))
-    elif Path(labels).exists():
+    elif labels and Path(labels).exists():
         names = _from_file(Path(labels))
     elif Path(labels).suffix in (".csv", ".txt", ".parquet"):
         raise ClassNamesError(f"no file {labels}; expected names, a file of them, esc50 or audioset")

@@ -171,8 +171,10 @@ def write_embeddings(
     """(rows written, what was skipped). The Parquet file appears under its name when it is whole.
 
     Columns: path, text, modality, start_s, end_s, vector (`size` floats of unit length), model
-    (`fingerprint`).
+    (`fingerprint`). Raises OSError where it cannot be written.
     """
+    if out.is_dir():  # known before hours of work
+        raise IsADirectoryError(f"{out} is a folder; expected the name of a Parquet file to write")
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f"{out.name}.partial")
     skipped: list[Skipped] = []

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import pickle
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,7 +9,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
@@ -72,7 +70,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path} is no file; expected weights: .safetensors, .pt or .pth")
     try:
         state = _read(path)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, safetensors.SafetensorError) as error:
+    except Exception as error:  # PyTorch's unpickler raises whatever it stumbles over in what is no pickle
         raise WeightsError(
             f"{path} is no readable weights file{_looks_like(path)}: {_first_line(error)}"
         ) from None

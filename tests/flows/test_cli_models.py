@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from flows.cli_models import models_app
 from trainer import published as publications
-from trainer.models import load_model
+from trainer.models import EncoderConfig, build_encoder, load_model, save_encoder
 from trainer.published import PublishedFile
 
 torch.set_num_threads(2)
@@ -24,6 +24,14 @@ torch.set_num_threads(2)
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return published_file(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small model, for what does not depend on the weights."""
+    folder = tmp_path_factory.mktemp("toy")
+    save_encoder(build_encoder(EncoderConfig(size="toy")), folder)
+    return folder
 
 
 @pytest.fixture
@@ -104,7 +112,7 @@ def test_embed_skips_what_it_cannot_read_says_why_and_fails(weights: Path, media
     assert code == 3
     assert "1 rows" in said
     assert [Path(row["path"]).name for row in pq.read_table(out).to_pylist()] == ["a.wav"]
-    for reason in ("broken.wav: ", "picture does not decode", "missing.ogg is no file", "has 101 tokens"):
+    for reason in ("broken.wav is neither sound", "picture does not decode", "missing.ogg is no file", "has 101 tokens"):
         assert reason in errors
 
 
@@ -112,6 +120,25 @@ def test_embed_without_anything_says_what_it_wants() -> None:
     code, _, errors = trichord("embed")
     assert code == 2
     assert "expected files, folders, or --text" in errors
+
+
+def test_a_place_that_cannot_be_written_is_one_line_before_any_work(toy: Path, media: Path) -> None:
+    for out in (media, media / "a.wav" / "out.parquet"):
+        code, _, errors = trichord("embed", "--model", toy, media / "a.wav", "--out", out, "--device", "cpu")
+        assert code == 2
+        assert f"--out {out} cannot be written: " in errors
+
+
+def test_a_folder_with_nothing_to_embed_says_so(toy: Path, tmp_path: Path) -> None:
+    code, _, errors = trichord("embed", "--model", toy, tmp_path)
+    assert (code, errors.strip()) == (2, f"no sounds, videos or pictures in {tmp_path}")
+
+
+def test_a_file_that_holds_no_weights_is_one_line(media: Path) -> None:
+    (media / "words.txt").write_text("root:x:0:0:root:/root:/bin/bash\n")
+    code, _, errors = trichord("embed", "--model", media / "words.txt", media / "a.wav")
+    assert code == 2
+    assert "words.txt is no readable weights file" in errors
 
 
 def test_a_model_that_is_not_there_is_one_line(media: Path) -> None:

@@ -105,6 +105,7 @@ def test_esc50_has_its_fifty_classes_in_five_groups_of_ten() -> None:
     ("labels", "message"),
     [
         (" , ", "holds no names"),
+        ("", "holds no names"),
         ("missing.csv", "no file missing.csv"),
         ("audioset", "class_labels_indices.csv"),
     ],

@@ -178,8 +178,9 @@ def _project(frames: Tensor, window: Tensor, runs: Sequence[Tensor]) -> Tensor:
     """(R, n, 1654) frames on the filters' runs (K, ≤ 384) -> (R, n, K).
 
     Other orders of summation are as exact. This is MKL's, under the golden vectors in tests/golden, and gives
-    98 % of their decibels to the last bit. With others, or the window folded into the filters, the network
-    behind, which amplifies rounding, gave embeddings 1 to 3 % away from theirs.
+    96 % of their decibels to the last bit. With others, or the window folded into the filters, the network
+    behind, which amplifies rounding, gave embeddings 1 to 3 % away from theirs:
+    docs/decisions/0006-exact-front-end.md.
     """
     products = (multiply(rows, run) for rows, run in zip(_windowed(frames, window), runs, strict=True))
     total = next(products)
