@@ -1,0 +1,60 @@
+"""A toy model and two folds of small shards to evaluate it on, and two processes that do it together."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.multiprocessing as mp
+from shard_folders import shard_folder
+
+from trainer.evaluation_run import EvaluationRequest, EvaluationResult, run_evaluation
+from trainer.measure import Draws
+from trainer.models import EncoderConfig, build_encoder, save_encoder
+
+FEW = Draws(resamples=20)
+
+
+def toy_model(folder: Path, *, seed: int = 0) -> Path:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        save_encoder(build_encoder(EncoderConfig(size="toy")), folder)
+    return folder
+
+
+def two_folds(folder: Path, **options: Any) -> Path:
+    for fold, shards in (("fold1", (7, 4)), ("fold2", (6,))):
+        shard_folder(folder, shards, split=fold, seconds=0.5, **options)
+    return folder
+
+
+def evaluated(model: Path, data: Path, tasks: Sequence[str], out: Path, **options: Any) -> EvaluationResult:
+    options = {"draws": FEW, "batch_size": 4, "device": "cpu"} | options
+    found = run_evaluation(
+        EvaluationRequest(model=str(model), data=str(data), tasks=tuple(tasks), out=out, **options)
+    )
+    assert found is not None
+    return found
+
+
+def evaluated_by_two(model: Path, data: Path, tasks: Sequence[str], out: Path, *, port: int) -> None:
+    """The results lie in `out`."""
+    mp.spawn(_rank, args=(model, data, tasks, out, port), nprocs=2)  # type: ignore[no-untyped-call]
+
+
+def _rank(rank: int, model: Path, data: Path, tasks: Sequence[str], out: Path, port: int) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    run_evaluation(
+        EvaluationRequest(
+            model=str(model),
+            data=str(data),
+            tasks=tuple(tasks),
+            out=out,
+            batch_size=4,
+            draws=FEW,
+            device="cpu",
+        )
+    )

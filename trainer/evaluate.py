@@ -1,0 +1,133 @@
+"""A selection streamed through a model once, and all the numbers that evaluations make of it."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn import functional as F
+
+from shards.selection import Selection
+from trainer.batch import Batch, Embeddings
+from trainer.devices import exact_arithmetic
+from trainer.distributed import Ranks
+from trainer.embedded import Embedded, Items, Sentences
+from trainer.evaluations import Evaluation, EvaluationError, sentences_of
+from trainer.label_table import LabelTable
+from trainer.learner import Learner
+from trainer.loader import Loader
+from trainer.prepare import Preparer
+
+BATCH = 64  # items that a process embeds at once
+TEXTS_AT_ONCE = 256
+
+_Rows = dict[str, np.ndarray]  # by modality, and "row"
+
+
+def embed_selection(
+    learner: Learner,
+    selection: Selection,
+    labels: LabelTable,
+    evaluations: Sequence[Evaluation],
+    *,
+    loader: Loader,
+    preparer: Preparer,
+    ranks: Ranks,
+    lost: int = 0,
+) -> Embedded:
+    """What `evaluations` read, the same on every process; `lost` items never became samples.
+
+    An item's embedding does not depend on how many processes share the work when each has batches of the same
+    size: give the loader so many times the items. Items that do not decode are left out and counted as
+    missing. Raises EvaluationError when none does.
+    """
+    found = _gathered(_own_rows(learner, loader, preparer), ranks)
+    items = _items(selection, labels, found.pop("row", np.zeros(0, np.int64)), lost)
+    return Embedded(
+        items=items,
+        **found,
+        sentences=_sentences(learner, sentences_of(evaluations, items)),
+        scales={pair: float(scale) for pair, scale in learner.scales().items()},
+    )
+
+
+# -- one process's part
+
+
+@torch.no_grad()
+def _own_rows(learner: Learner, loader: Loader, preparer: Preparer) -> _Rows:
+    with exact_arithmetic():
+        parts = list(_parts(learner, loader, preparer))
+    return {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
+
+
+def _parts(learner: Learner, loader: Loader, preparer: Preparer) -> Iterator[_Rows]:
+    with contextlib.closing(loader.batches()) as batches:  # type: ignore[type-var]  # generators, as a loader's are
+        for host in batches:
+            valid = host.valid.copy()
+            embeddings = learner(_without_text(preparer.prepare(host, training=False)))
+            yield {"row": host.rows[valid], **{n: rows[valid] for n, rows in _arrays(embeddings).items()}}
+
+
+def _arrays(embeddings: Embeddings) -> _Rows:
+    fields = {field.name: getattr(embeddings, field.name) for field in dataclasses.fields(embeddings)}
+    return {name: _array(rows) for name, rows in fields.items() if rows is not None}
+
+
+def _array(rows: Tensor) -> np.ndarray:
+    array: np.ndarray = rows.float().cpu().numpy()
+    return array
+
+
+def _without_text(batch: Batch) -> Batch:
+    """Texts are embedded apart, each once."""
+    return dataclasses.replace(batch, tokens=None, text_rows=None)
+
+
+# -- all of them
+
+
+def _gathered(own: _Rows, ranks: Ranks) -> _Rows:
+    """Of all processes, in the order of the selection; a process without items has no arrays."""
+    boxes: list[Any] = [own]
+    if ranks.world > 1:
+        boxes = [None] * ranks.world
+        dist.all_gather_object(boxes, own)
+    there = [box for box in boxes if box]
+    whole = {name: np.concatenate([box[name] for box in there]) for name in (there[0] if there else ())}
+    order = np.argsort(whole["row"], kind="stable") if whole else np.zeros(0, np.int64)
+    return {name: values[order] for name, values in whole.items()}
+
+
+def _items(selection: Selection, labels: LabelTable, rows: np.ndarray, lost: int) -> Items:
+    if not len(rows):
+        raise EvaluationError(
+            f"none of {len(selection):,} items decodes; `trichord verify --deep` says what is damaged"
+        )
+    columns: Mapping[str, Any] = selection.table.select(["key", "split"]).take(rows).to_pydict()
+    texts_of = labels.text_rows(rows)
+    texts, text_of = np.unique(texts_of, return_inverse=True)
+    return Items(
+        keys=tuple(columns["key"]),
+        targets=labels.targets(rows).numpy().astype(bool),
+        class_names=labels.class_names,
+        label_sets=labels.label_sets[rows],
+        texts=tuple(labels.texts[text] for text in texts),
+        text_of=text_of.astype(np.int64),
+        folds=tuple(columns["split"]),
+        missing=lost + len(selection) - len(rows),
+    )
+
+
+@torch.no_grad()
+def _sentences(learner: Learner, strings: Sequence[str]) -> Sentences:
+    """Every process embeds them all, in the same groups: the same bits everywhere."""
+    if learner.classifies or "text" not in learner.modalities or not strings:
+        return Sentences()
+    groups = (strings[start : start + TEXTS_AT_ONCE] for start in range(0, len(strings), TEXTS_AT_ONCE))
+    rows = [F.normalize(learner.encoder.encode_text(list(group)).float(), dim=-1) for group in groups]
+    return Sentences(strings=tuple(strings), rows=_array(torch.cat(rows)))
