@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
-EXTRAS := ingest,s3,flows,train
+EXTRAS := ingest,s3,flows,train,fast
 
 .PHONY: install demo test check bench docs clean openclip constraints
 

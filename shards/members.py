@@ -102,17 +102,24 @@ class ShardMembers:
 
         Raises TarError when the tar has no such sample, or is damaged before it.
         """
-        found = self._table.find(key) if self._table is not None else self._search(key)
+        # without the lock: what is known need not wait for a search that waits for the network
+        found = self._known(key) or self._search(key)
         if found is None:
             reason = self._damage or f"no sample {key} in it; the ledger says there is"
             raise TarError(f"{self.tar}: {reason}")
         return found
 
+    def _known(self, key: str) -> dict[str, Span] | None:
+        if (table := self._table) is not None:
+            return table.find(key)
+        found = self._found.get(key)
+        return found if key != self._last else None  # in this order, for those without the lock
+
     def _search(self, key: str) -> dict[str, Span] | None:
         with self._one_at_a_time:
-            while self._table is None and (key not in self._found or key == self._last):
+            while self._table is None and self._known(key) is None:
                 self._read_header()
-            return self._found.get(key) if self._table is None else self._table.find(key)
+            return self._known(key)
 
     def _read_header(self) -> None:
         try:
@@ -124,8 +131,9 @@ class ShardMembers:
             self._found.pop(self._last, None)  # its other members would lie behind the damage
             self._finish()
         else:
-            self._last, _, member = name.partition(".")
-            self._found.setdefault(self._last, {})[member] = span
+            key, _, member = name.partition(".")
+            self._last = key  # before it is found: others look without the lock
+            self._found.setdefault(key, {})[member] = span
 
     def _finish(self) -> None:
         self._table, self._found = MemberTable.of(self._found), {}

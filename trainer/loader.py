@@ -38,6 +38,7 @@ from trainer.sample_decoder import (
 from trainer.slots import Slot
 
 LOOKAHEAD = 3  # batches decoded before they are asked for
+LEAD = 512  # samples, or a window: how far ahead far members are asked for
 SCOUTS = 4  # threads that open far shards in time
 JUDGED = 1000  # samples, or all of them, before their bad share is judged
 NAMED = 5  # bad samples in the message that ends a run
@@ -81,7 +82,7 @@ class Loader:
         self.bad: dict[str, str] = {}  # key → why it did not decode, of this process's since it began
         self._seen = 0
         self._threads = threads or len(os.sched_getaffinity(0))
-        self._lookahead, self._ahead = lookahead, max(1, window // world)
+        self._lookahead, self._ahead = lookahead, max(window, LEAD) // world
         self._reader = reader
         self._shard_of = np.asarray(selection.shard_of)
         self._new_decoder: Callable[[], SampleDecoder] = partial(
