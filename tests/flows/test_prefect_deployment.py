@@ -1,4 +1,4 @@
-"""The road that docs/operations.md shows, on this machine: server, pool, deployment, worker, run."""
+"""The road that docs/operations.md and docs/stages.md show: server, pool, deployment, worker, run."""
 
 import json
 from collections.abc import Iterator
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from ingestions import Videos
 from prefect_server import PrefectServer, wait_until
+from shard_folders import shard_folder
 from small_datasets import write_esc50
 
 from pipeline.demo_site import DemoSite
@@ -15,12 +16,14 @@ from shards.status import read_status
 from shards.store import open_store
 
 NAME = "ingest-audioset/ingest-audioset"
+TRAIN = "train-stage/train-stage"
 REBUILD = "rebuild-downstream/rebuild-downstream"
 
 
 @pytest.fixture(scope="module")
 def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
     server = PrefectServer(tmp_path_factory.mktemp("prefect"))
+    server.environment["OMP_NUM_THREADS"] = "1"  # toy models: more threads would only wait for each other
     server.run("work-pool", "create", "trichord", "--type", "process")
     server.run("--no-prompt", "deploy", "--all")
     server.start("prefect", "worker", "start", "--pool", "trichord", "--type", "process")
@@ -104,6 +107,52 @@ def test_a_deployment_rebuilds_a_published_dataset(prefect: PrefectServer, tmp_p
     assert "Completed" in done.stdout + done.stderr, prefect.log.read_text()[-4000:]
     assert read_status(open_store(tmp_path / "out")).total("ok") == 6
     assert "rebuild-summary" in prefect.run("artifact", "ls").stdout
+
+
+# -- training
+
+
+def stage(folder: Path, *overrides: str, **more: object) -> list[str]:
+    """Parameters of a toy stage on the shards in `folder`."""
+    small = (
+        "model.classes=4",
+        "data.seconds=0.3",
+        "batch_size=4",
+        "data.dev_share=0",
+        "evaluations=",
+        "best=",
+    )
+    given = {
+        **{"recipe": "debug.standalone", "data": str(folder / "data"), "out": str(folder / "run")},
+        **{"device": "cpu", "overrides": [*small, *overrides]},
+        **more,
+    }
+    return [part for name, value in given.items() for part in ("-p", f"{name}={json.dumps(value)}")]
+
+
+def test_a_deployment_trains_and_leaves_its_artifacts(prefect: PrefectServer, tmp_path: Path) -> None:
+    shard_folder(tmp_path / "data", (8,), seconds=0.3)
+    done = prefect.run("deployment", "run", TRAIN, *stage(tmp_path, "epochs=1"), "--watch")
+    assert "Completed" in done.stdout + done.stderr, prefect.log.read_text()[-4000:]
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["outcome"] == "finished"
+    assert "step 2/2" in prefect.log.read_text()
+    listed = prefect.run("artifact", "ls").stdout
+    assert "train-result" in listed
+    assert "train-progress" in listed
+
+
+def test_a_cancelled_stage_saves_a_checkpoint(prefect: PrefectServer, tmp_path: Path) -> None:
+    shard_folder(tmp_path / "data", (8,), seconds=0.3)
+    created = prefect.run("deployment", "run", TRAIN, *stage(tmp_path, "epochs=10000"))
+    run_id = next(line.split()[-1] for line in created.stdout.splitlines() if "UUID" in line)
+    log, status = tmp_path / "run" / "log.jsonl", tmp_path / "run" / "status.json"
+    wait_until(lambda: log.exists() and log.read_text().count("\n") >= 2)
+    prefect.run("flow-run", "cancel", run_id)
+    wait_until(lambda: json.loads(status.read_text())["outcome"] != "running")
+    stopped = json.loads(status.read_text())
+    assert stopped["outcome"] == "preempted"
+    assert (tmp_path / "run" / "checkpoints" / f"step-{stopped['step']:08d}").is_dir()
+    wait_until(lambda: not _running(prefect, run_id))
 
 
 def _running(prefect: PrefectServer, run_id: str) -> bool:

@@ -16,13 +16,13 @@ from shard_folders import shard_folder
 SCRIPT = ROOT / "docs" / "slurm" / "train.sbatch"
 BIN = Path(sys.executable).parent
 REQUEUED = '#!/bin/bash\necho "$@" >> "$REQUEUED"\n'
-STEPS = 24  # of two epochs
+STEPS = 14  # of two epochs
 
 
 @pytest.fixture
 def submit(tmp_path: Path) -> Callable[[], "subprocess.Popen[str]"]:
     """Starts the script as Slurm would, in a folder with data; `scontrol` writes down what it is told."""
-    shard_folder(tmp_path / "data", (20, 28), seconds=0.3)
+    shard_folder(tmp_path / "data", (11, 17), seconds=0.3)
     stub = tmp_path / "bin" / "scontrol"
     stub.parent.mkdir()
     stub.write_text(REQUEUED)
