@@ -56,6 +56,7 @@ def main() -> None:
 def _mount() -> None:
     import flows.dataset_commands as dataset_commands
     from flows.cli_models import models_app
+    from flows.evaluate_command import evaluate_app
     from flows.rebuild_command import rebuild_app
     from flows.search_command import search_app
     from flows.train_command import train_app
@@ -68,6 +69,7 @@ def _mount() -> None:
     app.add_typer(models_app)
     app.add_typer(search_app)
     app.add_typer(train_app)
+    app.add_typer(evaluate_app)
 
 
 if __name__ == "__main__":
