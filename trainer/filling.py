@@ -68,7 +68,7 @@ class Filling:
         slots: Sequence[Slot],
         decoders: Sequence[SampleDecoder],
         scouts: Sequence[SampleDecoder] = (),  # go ahead and have far samples brought near
-        scout_ahead: int = 0,  # samples
+        scout_ahead: int = 0,  # turns
     ) -> None:
         self._plan, self._slots = plan, slots
         self._scout_ahead = scout_ahead
@@ -200,14 +200,15 @@ class Filling:
 
     def _scout(self, decoder: SampleDecoder, first: int, stride: int) -> None:
         """Every `stride`-th turn from `first` on: several scouts open several shards at once."""
-        for number in itertools.count(first, stride):
-            state = self._plan.state(number)
-            if state is None:
-                return
-            rows, _ = self._plan.rows_of(state.epoch, state.step)
-            if not self._wait_for_scout(number, len(rows)):
-                return
-            self._announce(decoder, rows.tolist(), state)
+        try:
+            for number in itertools.count(first, stride):
+                state = self._plan.state(number)
+                if state is None or not self._wait_until_near(number):
+                    return
+                rows, _ = self._plan.rows_of(state.epoch, state.step)
+                self._announce(decoder, rows.tolist(), state)
+        except BaseException as error:  # the taker raises it
+            self._fail(error)
 
     def _announce(self, decoder: SampleDecoder, rows: Sequence[int], state: LoaderState) -> None:
         for row in rows:
@@ -218,9 +219,9 @@ class Filling:
             except (TarError, StoreError) as error:  # who decodes the sample meets it too, and says so
                 log.debug("not prefetched: %s", error)
 
-    def _wait_for_scout(self, number: int, samples: int) -> bool:
-        """Until the turn is near enough; False when all is over."""
+    def _wait_until_near(self, turn: int) -> bool:
+        """Until so many turns have been released that scouts may see to this one; False when all is over."""
         with self._lock:
-            while not self._stopped and (number - self._released) * samples > self._scout_ahead:
+            while not self._stopped and turn - self._released > self._scout_ahead:
                 self._changed.wait()
             return not self._stopped

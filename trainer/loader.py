@@ -81,7 +81,7 @@ class Loader:
         self.max_bad_share = max_bad_share
         self.bad: dict[str, str] = {}  # key → why it did not decode, of this process's since it began
         self._seen = 0
-        self._threads = threads or len(os.sched_getaffinity(0))
+        self._threads = threads or _cores()
         self._lookahead, self._ahead = lookahead, max(window, LEAD) // world
         self._reader = reader
         self._shard_of = np.asarray(selection.shard_of)
@@ -143,7 +143,7 @@ class Loader:
             slots=[self._new_slot() for _ in range(self._lookahead + 1)],
             decoders=[self._new_decoder() for _ in range(self._threads)],
             scouts=[self._new_decoder() for _ in range(SCOUTS if self._reader.far else 0)],
-            scout_ahead=self._ahead,
+            scout_ahead=-(-self._ahead // self.part.size),
         )
         return self._judged(filling)
 
@@ -180,6 +180,11 @@ class Loader:
         else:
             rows = epoch_order(self._shard_of, seed, epoch, interleave=self._interleave, window=self._window)
         return rows, np.ones(len(rows), np.bool_)
+
+
+def _cores() -> int:
+    """Those that this process may use, where the system says which."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _slots(
