@@ -99,12 +99,26 @@ def run_evaluation(request: EvaluationRequest) -> EvaluationResult | None:
     Raises RunError, one line, for what was asked wrongly, and RunFailed for data that do not decode.
     """
     evaluations = evaluations_of(request)
+    with _one_line(), process_group(request.device) as ranks, _opened(request, evaluations, ranks) as opened:
+        embedded = _embedded(opened)
+        return _recorded(opened, embedded) if ranks.first else None
+
+
+def embed_request(request: EvaluationRequest) -> tuple[Embedded, Selection]:
+    """What the tasks would be measured on, and the samples that it is of: to be looked at.
+
+    Raises what `run_evaluation` raises.
+    """
+    evaluations = evaluations_of(request)
+    with _one_line(), process_group(request.device) as ranks, _opened(request, evaluations, ranks) as opened:
+        return _embedded(opened), opened.selection
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """What a person can cause, as RunError and RunFailed."""
     try:
-        with process_group(request.device) as ranks, _opened(request, evaluations, ranks) as opened:
-            embedded = _embedded(opened)
-            if not ranks.first:
-                return None
-            return _recorded(opened, embedded)
+        yield
     except RunError:
         raise
     except (BadSamplesError, StoreError) as error:

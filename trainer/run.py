@@ -1,6 +1,8 @@
 """A request carried out: everything is put together, checked, said aloud, trained, and left in a folder."""
 
 import contextlib
+import shlex
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -210,8 +212,13 @@ def _write_facts(launch: _Launch, asked: Requested, progress: Progress) -> None:
         if progress.step == 0:
             for code in asked.code:
                 keep(code, launch.request.out)
-            launch.folder.write(launch.folder.facts, _facts(launch))
+            launch.folder.write(launch.folder.facts, {**_facts(launch), **_beginning()})
         _status(launch, "running", progress)
+
+
+def _beginning() -> dict[str, str]:
+    """Of the run's first launch: for people, compared with nothing."""
+    return {"started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "command": shlex.join(sys.argv)}
 
 
 def _status(launch: _Launch, outcome: str, progress: Progress) -> None:
