@@ -66,7 +66,7 @@ def _embedded(learner: Learner, loader: Loader, preparer: Preparer) -> Rows:
 
 
 def _parts(learner: Learner, loader: Loader, preparer: Preparer) -> Iterator[Rows]:
-    with contextlib.closing(loader.batches()) as batches:  # type: ignore[type-var]  # generators, as a loader's are
+    with contextlib.closing(loader.batches()) as batches:
         for host in batches:
             batch = preparer.prepare(host, training=False)
             embeddings = learner(_without_text(batch))

@@ -66,7 +66,7 @@ def _own_rows(learner: Learner, loader: Loader, preparer: Preparer) -> _Rows:
 
 
 def _parts(learner: Learner, loader: Loader, preparer: Preparer) -> Iterator[_Rows]:
-    with contextlib.closing(loader.batches()) as batches:  # type: ignore[type-var]  # generators, as a loader's are
+    with contextlib.closing(loader.batches()) as batches:
         for host in batches:
             valid = host.valid.copy()
             embeddings = learner(_without_text(preparer.prepare(host, training=False)))

@@ -7,7 +7,7 @@ state; threads, processes and shards decide only how fast it comes.
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 
@@ -125,7 +125,7 @@ class Loader:
         epoch, within = divmod(step, self.steps_per_epoch)
         return LoaderState(seed=self.seed, epoch=epoch, step=within)
 
-    def batches(self, state: LoaderState | None = None) -> Iterator[HostBatch]:
+    def batches(self, state: LoaderState | None = None) -> Generator[HostBatch, None, None]:
         """From `state` on: in training without end, in evaluation to the end of the epoch.
 
         Asking for the next batch releases the last one. Closing the iterator, as leaving a loop over it
@@ -147,7 +147,7 @@ class Loader:
         )
         return self._judged(filling)
 
-    def _judged(self, filling: Filling) -> Iterator[HostBatch]:
+    def _judged(self, filling: Filling) -> Generator[HostBatch, None, None]:
         with contextlib.closing(filling.turns()) as turns:
             for batch, decoded in turns:
                 self._judge(decoded)

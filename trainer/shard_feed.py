@@ -151,7 +151,7 @@ class ShardFeed:
         """Raises RunFailed for shards that cannot be read, or hold too much that does not decode."""
         begin = self._loader.state_at(step)
         try:
-            with contextlib.closing(self._loader.batches(begin)) as batches:  # type: ignore[type-var]  # generators
+            with contextlib.closing(self._loader.batches(begin)) as batches:
                 for host in batches:
                     batch = self._preparer.prepare(host, training=True)
                     yield Fed(
