@@ -52,6 +52,10 @@ def load(folder: Path, selection: Selection, tmp_path: Path) -> Callable[..., Lo
     return made
 
 
+def own_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith("trichord-decode")}
+
+
 def content(folder: Path) -> dict[str, dict[str, bytes]]:
     return {key: members for tar in folder.glob("*.tar") for key, members in read_samples(tar)}
 
@@ -231,16 +235,16 @@ def test_a_slot_waits_for_the_copy_that_still_reads_it(load: Callable[..., Loade
 
 
 def test_closing_ends_the_threads(load: Callable[..., Loader]) -> None:
-    before = set(threading.enumerate())
+    before = own_threads()
     batches = load(threads=4).batches()
     next(batches)
-    assert len(set(threading.enumerate()) - before) == 4
+    assert len(own_threads() - before) == 4
     batches.close()
-    assert set(threading.enumerate()) == before
+    assert own_threads() == before
 
 
 def test_an_interrupted_loop_ends_the_threads(load: Callable[..., Loader]) -> None:
-    before = set(threading.enumerate())
+    before = own_threads()
 
     def loop(batches: Iterator[HostBatch]) -> None:
         for _ in batches:
@@ -248,17 +252,17 @@ def test_an_interrupted_loop_ends_the_threads(load: Callable[..., Loader]) -> No
 
     with pytest.raises(KeyboardInterrupt):
         loop(load(threads=4).batches())
-    assert set(threading.enumerate()) == before
+    assert own_threads() == before
 
 
 def test_what_fails_in_a_thread_reaches_the_loop(load: Callable[..., Loader], tmp_path: Path) -> None:
     store = shard_folder(tmp_path / "data", (9, 9), seconds=SECONDS, side=SIDE)
     chosen = select_samples(store, splits=("balanced_train",))
     (tmp_path / "data" / "audioset-balanced_train-000001.tar").unlink()
-    before = set(threading.enumerate())
+    before = own_threads()
     with pytest.raises(StoreError, match=r"000001\.tar is gone"):
         list(Loader(chosen, SampleReader(store=store, cache=tmp_path), batch_size=6, threads=3).batches())
-    assert set(threading.enumerate()) == before
+    assert own_threads() == before
 
 
 def damaged(folder: Path, kinds: dict[int, str]) -> tuple[Store, Selection]:
