@@ -1,5 +1,6 @@
 """The one loop that runs every stage: steps, evaluations, checkpoints, until it is done or asked to stop."""
 
+import difflib
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
@@ -27,7 +28,7 @@ class Progress:
     """How far a run is; all of it goes into checkpoints."""
 
     step: int = 0  # optimiser steps that are done
-    evaluated: int = 0  # the last step that was evaluated after
+    evaluated: int = -1  # the last step that was evaluated after
     best_step: int | None = None
     best_value: float | None = None
     metrics: dict[str, float] = field(default_factory=dict)  # of the last evaluation
@@ -98,9 +99,12 @@ def _ended(saver: Saver | None, outcome: Outcome) -> Outcome:
 
 
 def evaluation_due(training: Training, step: int) -> bool:
-    """Every `evaluate_every` epochs, and at the end."""
+    """Before the first step, every `evaluate_every` epochs, and at the end.
+
+    Before the first, since what cannot be measured should not be found out after a day; and to compare with.
+    """
     every = max(round(training.stage.evaluate_every * training.steps_per_epoch), 1)
-    return step > 0 and (step % every == 0 or step == training.steps)
+    return step % every == 0 or step == training.steps
 
 
 def _owes_evaluation(training: Training, progress: Progress) -> bool:
@@ -125,9 +129,17 @@ def _keep_best(training: Training, progress: Progress, metrics: Mapping[str, flo
     if not name or metrics.get(name) != metrics.get(name):  # what is not a number is not the best
         return
     if name not in metrics:
-        raise RunError(f"best={name} is not measured; expected one of {', '.join(metrics) or 'none'}")
-    if progress.best_value is None or metrics[name] > progress.best_value:
+        raise RunError(f"best={name} is not measured; {_measured(name, metrics)}")
+    better = progress.best_value is None or metrics[name] > progress.best_value
+    if progress.step and better:
         progress.best_step, progress.best_value = progress.step, metrics[name]
+
+
+def _measured(name: str, metrics: Mapping[str, float]) -> str:
+    near = difflib.get_close_matches(name, metrics, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    groups = ", ".join(dict.fromkeys(metric.rpartition("/")[0] for metric in metrics))
+    return f"{hint}expected a measure of {groups}" if metrics else "expected `evaluations` that measure it"
 
 
 # -- saving

@@ -16,7 +16,7 @@ from trainer.ema import AveragedWeights
 from trainer.feed import Feed
 from trainer.freeze import head_counts
 from trainer.learner import Learner, build_learner, build_model
-from trainer.loop import CheckpointSaver, Evaluate, Progress, evaluation_due, restore, train
+from trainer.loop import CheckpointSaver, Evaluate, Progress, evaluation_due, measure, restore, train
 from trainer.optim import build_optimiser
 from trainer.precision import backends_set, device_name, memory_gb
 from trainer.preemption import stop_requests
@@ -296,6 +296,8 @@ def _tried(launch: _Launch) -> RunResult:
         take_step(launch.training, fed.batch, step=1)
         step_s = time.perf_counter() - started
     steps = launch.training.steps
+    if launch.data.evaluate is not None:
+        measure(launch.training, Progress(), launch.data.evaluate, display)
     display.say(
         f"one step: loss {warm.loss:.4g}, {launch.stage.batch_size / step_s:.3g} samples/s, "
         f"{memory_gb(launch.ranks.device):.1f} GB at most",

@@ -1,4 +1,5 @@
 import json
+import os
 import random
 import signal
 import subprocess
@@ -9,66 +10,87 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from toy_run import toy_run
-from toy_training import one_thread  # noqa: F401  # a fixture
+from shard_folders import shard_folder
+from toy_training import one_thread as one_thread  # a fixture
 
-TESTS = Path(__file__).parents[1]
-STEPS = 8
-SETTINGS = ("ema=0.9", "epochs=2")
+from trainer.run import run
+from trainer.run_request import Outcome, RunRequest
+
+ROOT = Path(__file__).parents[2]
+SETTINGS = (
+    "data.train=balanced_train",
+    "data.dev_share=0.2",
+    "data.seconds=0.5",
+    "batch_size=6",
+    "epochs=2",
+    "ema=0.9",
+    "evaluations=retrieval",
+    "best=retrieval/audio_to_text/mAP",
+    "machine.save_minutes=0",
+)
 
 
-def launch(out: Path, pause_s: float = 0.0) -> subprocess.Popen[str]:
-    words = [sys.executable, str(TESTS / "toy_run.py"), str(out), "FULL", str(pause_s), *SETTINGS]
-    return subprocess.Popen(words, cwd=TESTS.parent, stderr=subprocess.PIPE, text=True)
-
-
-def finished(process: subprocess.Popen[str]) -> int:
-    _, said = process.communicate(timeout=120)
-    assert process.returncode in (0, 75, -9), said
-    return process.returncode
+def launch(data: Path, out: Path) -> subprocess.Popen[str]:
+    words = [sys.executable, "-m", "trainer", "train", "debug.full", "--data", str(data), "--out", str(out)]
+    words += [word for setting in SETTINGS for word in ("--set", setting)]
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [*words, "--device", "cpu"], cwd=ROOT, stderr=subprocess.PIPE, text=True, env=one_thread
+    )
 
 
 def logged(out: Path) -> list[dict[str, Any]]:
     """The log without what depends on the machine's speed."""
-    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    if not (out / "log.jsonl").is_file():
+        return []
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().split("\n")[:-1]]
     return [{name: line[name] for name in line if not name.startswith("speed/")} for line in lines]
 
 
-def stop_at(out: Path, step: int, number: signal.Signals, *, saved: bool) -> int:
-    """Launches, waits until `step` is logged (and some checkpoint written), and sends the signal."""
-    process = launch(out, pause_s=0.3)
+def steps_of(out: Path) -> list[int]:
+    return [line["step"] for line in logged(out) if "train/loss" in line]
+
+
+def stopped_at(data: Path, out: Path, step: int, number: signal.Signals) -> int:
+    """Launches, waits until `step` is logged and some checkpoint written, and sends the signal."""
+    process = launch(data, out)
     until = time.monotonic() + 100
     while time.monotonic() < until and process.poll() is None:
-        log = out / "log.jsonl"
-        reached = log.is_file() and log.read_text().count("\n") >= step
-        if reached and (not saved or list((out / "checkpoints").glob("step-????????"))):
+        if step in steps_of(out) and list((out / "checkpoints").glob("step-????????")):
             break
-        time.sleep(0.02)
+        time.sleep(0.01)
     process.send_signal(number)
-    return finished(process)
+    _, said = process.communicate(timeout=100)
+    assert process.returncode in (75, -9), said
+    return process.returncode
 
 
 def test_a_run_killed_and_stopped_at_random_steps_ends_bit_for_bit_as_one_that_was_not(
     tmp_path: Path,
 ) -> None:
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    first, second = random.randint(1, 3), random.randint(4, 6)
+    data, whole, broken = tmp_path / "data", tmp_path / "whole", tmp_path / "broken"
+    shard_folder(data, (13, 11, 14), seconds=0.6)
+    request = RunRequest(recipe="debug.full", data=str(data), out=whole, overrides=SETTINGS, device="cpu")
+    first, second = random.randint(1, 3), random.randint(5, 7)
     print(f"killed after step {first}, stopped after step {second}")
 
-    assert stop_at(broken, first, signal.SIGKILL, saved=True) == -9
-    assert stop_at(broken, second, signal.SIGTERM, saved=True) == 75
+    assert stopped_at(data, broken, first, signal.SIGKILL) == -9
+    assert stopped_at(data, broken, second, signal.SIGTERM) == 75
     assert json.loads((broken / "status.json").read_text())["outcome"] == "preempted"
-    toy_run(broken, "FULL", *SETTINGS)
-    toy_run(whole, "FULL", *SETTINGS)
+    resumed_from = json.loads((broken / "status.json").read_text())["step"]
+    theirs = RunRequest(recipe="debug.full", data=str(data), out=broken, overrides=SETTINGS, device="cpu")
+    assert run(theirs).outcome is Outcome.FINISHED
+    result = run(request)
 
-    assert [line["step"] for line in logged(whole)] == list(range(1, STEPS + 1))
+    assert resumed_from < result.step
+    assert steps_of(whole) == list(range(1, result.step + 1))
     assert logged(broken) == logged(whole)
-    name = f"checkpoints/step-{STEPS:08d}"
+    name = f"checkpoints/step-{result.step:08d}"
     for file in ("model.safetensors", f"{name}/model.safetensors"):
-        ours, theirs = (safetensors.torch.load_file(run / file) for run in (broken, whole))
-        assert ours.keys() == theirs.keys()
-        assert all(torch.equal(ours[tensor], theirs[tensor]) for tensor in ours)
-    assert_same(*(torch.load(run / name / "state.pt", weights_only=True) for run in (broken, whole)))
+        ours, expected = (safetensors.torch.load_file(each / file) for each in (broken, whole))
+        assert ours.keys() == expected.keys()
+        assert all(torch.equal(ours[tensor], expected[tensor]) for tensor in ours)
+    assert_same(*(torch.load(each / name / "state.pt", weights_only=True) for each in (broken, whole)))
 
 
 def assert_same(left: Any, right: Any) -> None:

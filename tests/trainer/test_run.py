@@ -132,8 +132,8 @@ def test_the_best_checkpoint_outlives_the_last_ones_and_is_what_the_run_offers(t
     folder = RunFolder(tmp_path)
     name = "dev/loss/near"
     measured = {line["step"]: line[name] for line in read_log(folder.log) if name in line}
-    best = max(measured, key=lambda step: measured[step])
-    assert set(measured) == set(range(1, result.step + 1))
+    assert set(measured) == set(range(result.step + 1))
+    best = max(range(1, result.step + 1), key=lambda step: measured[step])
     assert best < result.step - 2  # so that the last three would not include it
     assert json.loads(folder.status.read_text())["best_step"] == best
     assert folder.checkpoint(best) in folder.whole_checkpoints()
@@ -143,6 +143,12 @@ def test_the_best_checkpoint_outlives_the_last_ones_and_is_what_the_run_offers(t
         for path in (tmp_path, folder.checkpoint(best))
     )
     assert all(torch.equal(offered[name], kept[name]) for name in kept)
+
+
+def test_a_best_metric_that_nothing_measures_is_refused_before_the_first_step(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"best=dev/loss/nera is not measured; did you mean dev/loss/near\?"):
+        toy_run(tmp_path, "STANDALONE", "best=dev/loss/nera", "evaluations=retrieval")
+    assert [line["step"] for line in read_log(tmp_path / "log.jsonl")] == [0]  # an evaluation
 
 
 def test_averaged_weights_are_offered_and_the_raw_ones_kept_to_go_on_from(tmp_path: Path) -> None:
