@@ -63,6 +63,7 @@ def steps(folder: Path) -> list[int]:
     return [line["step"] for line in found if "train/loss" in line]
 
 
+@pytest.mark.slow  # four processes that each import torch
 def test_a_job_whose_time_is_over_saves_is_queued_again_and_goes_on(
     submit: Callable[[], "subprocess.Popen[str]"], tmp_path: Path
 ) -> None:
