@@ -1,5 +1,6 @@
 """The processes that train together: who they are, and what they must agree on."""
 
+import inspect
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -84,8 +85,19 @@ def replicated(learner: nn.Module, ranks: Ranks, *, sync_batch_norm: bool = Fals
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(learner, own)  # type: ignore[no-untyped-call]
     _same_everywhere(learner)
     return DistributedDataParallel(
-        learner, broadcast_buffers=False, gradient_as_bucket_view=True, bucket_cap_mb=BUCKET_MB
+        learner,
+        init_sync=False,  # done above, for what it is told to ignore, too
+        gradient_as_bucket_view=True,
+        bucket_cap_mb=BUCKET_MB,
+        **_own_buffers(),
     )
+
+
+def _own_buffers() -> dict[str, Any]:
+    """The option that leaves each process its own batch statistics; PyTorch 2.13 has renamed it."""
+    known = inspect.signature(DistributedDataParallel).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    return {name: False}
 
 
 def is_scale(name: str) -> bool:

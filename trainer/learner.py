@@ -206,7 +206,9 @@ class Learner(nn.Module):
                 recompute_stages(tower)
         if machine.compile:
             for tower in towers:
-                tower.compile(dynamic=False)
+                # texts are of another length in each batch, and a small part of the work
+                if tower is not getattr(self, "text", None):
+                    tower.compile(dynamic=False)
 
 
 def _keep_fewer_activations() -> None:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
+
 from trainer.checkpoint import CheckpointWriter, find_checkpoint, read_checkpoint, restore_random_states
 from trainer.distributed import Ranks, process_group, replicated
 from trainer.ema import AveragedWeights
@@ -115,7 +117,7 @@ def _launched(request: RunRequest, asked: Requested, ranks: Ranks, open_data: Op
     with backends_set(ranks.device, stage.machine.precision) as precision:
         model = build_model(stage.model, seed=stage.seed)
         origins = start_from(stage, model) if _begins(request) else ()
-        learner = build_learner(stage, model).to(ranks.device)
+        learner = build_learner(stage, model).to(ranks.device).to(memory_format=torch.channels_last)
         with open_data(request, stage, learner, ranks) as data:
             yield _Launch(
                 request=request,
@@ -357,4 +359,4 @@ def _data_lines(launch: _Launch) -> Iterator[str]:
     )
     for name, fact in facts.items():
         if name != "samples" and isinstance(fact, str | int | float):
-            yield f"           {name.replace('_', ' ')}: {fact}"
+            yield f"           {name.replace('_', ' ')}: {' '.join(str(fact).split())}"

@@ -130,7 +130,9 @@ def made_up(stage: Stage, size: int, seconds: float, device: torch.device) -> Ba
 
 def our_step(stage: Stage, batch: Batch, device: torch.device) -> Step:
     """As `trainer.loop` takes it, wherever the text stands still with its table."""
-    learner = build_learner(stage, build_model(stage.model, seed=0)).to(device)
+    learner = build_learner(stage, build_model(stage.model, seed=0)).to(
+        device, memory_format=torch.channels_last
+    )
     learner.accelerate(stage.machine)
     learner.train()
     if learner.text_stands_still:
