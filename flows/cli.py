@@ -58,6 +58,7 @@ def _mount() -> None:
     from flows.cli_models import models_app
     from flows.evaluate_command import evaluate_app
     from flows.rebuild_command import rebuild_app
+    from flows.report_command import report
     from flows.search_command import search_app
     from flows.train_command import train_app
 
@@ -70,6 +71,7 @@ def _mount() -> None:
     app.add_typer(search_app)
     app.add_typer(train_app)
     app.add_typer(evaluate_app)
+    app.command("report", rich_help_panel="Evaluation")(report)
 
 
 if __name__ == "__main__":

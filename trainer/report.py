@@ -1,0 +1,343 @@
+"""A run as one page to look at: how it learned, where it stands, what it confuses, what it finds."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shards.page import Content, Markup, facts, table, tag, write_page
+from trainer.measure import definition
+from trainer.published_results import PublishedResult, published_results
+from trainer.report_charts import STYLE as CHARTS
+from trainer.report_charts import Curve, brief, curves_figure
+from trainer.report_examples import STYLE as EXAMPLES
+from trainer.report_examples import Shown, best_and_worst, confusions, gallery, right_and_wrong
+from trainer.report_papers import Row, comparisons, papers_section, told, with_interval
+from trainer.results import latest, read_results
+from trainer.run_folder import RunFolder
+from trainer.run_view import RunView, read_run
+
+PAGE = "report.html"
+SHOWN_CURVES = 8  # in one picture
+FIRST_MEASURES = ("accuracy", "mAP", "R@1", "R@10", "MRR")  # of those that were evaluated on the way
+
+_STYLE = (
+    CHARTS
+    + EXAMPLES
+    + """
+h2 { border-top: 1px solid var(--line); padding-top: 1.4rem; margin-top: 2.6rem; }
+h3 { font-size: .95rem; margin: 1.6rem 0 .6rem; }
+h2 + p, h3 + p { margin-top: 0; }
+p { max-width: 80ch; }
+.toy { background: var(--chip); border-radius: 8px; padding: .6rem 1rem; max-width: none; }
+.columns { display: grid; gap: 0 3rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); }
+.columns > * { min-width: 0; }
+.wide { overflow-x: auto; }
+td code { overflow-wrap: anywhere; }
+td { max-width: 34rem; }
+td b { white-space: nowrap; }
+.columns dl.facts { align-content: start; margin-bottom: 1.4rem; }
+.bar { display: inline-block; vertical-align: middle; }
+details { margin: 0 0 .6rem; }
+summary { cursor: pointer; font-weight: 600; padding: .25rem 0; }
+details > .wide { margin: .5rem 0 1.2rem; }
+nav { display: flex; flex-wrap: wrap; gap: .3rem 1.2rem; margin: 0 0 1.2rem; }
+"""
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunRecord:
+    """All that a run's folder tells."""
+
+    view: RunView
+    facts: Mapping[str, Any]  # run.json
+    status: Mapping[str, Any]
+    rows: tuple[Row, ...]  # results, the newest of each
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """The stage's, by path."""
+        return dict(self.facts["stage"]["values"])
+
+    @property
+    def toy(self) -> bool:
+        return self.values.get("model.size") == "toy"
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the model names classes and embeds nothing."""
+        return bool(self.values.get("model.classes"))
+
+    def hears(self) -> dict[str, Any]:
+        """How the stage prepares sound, by the names of an evaluation's options."""
+        values = self.values
+        return {
+            "channels": int(values.get("data.channels", 1)),
+            "stretch_amplitude": bool(values.get("augment.stretch_amplitude", False)),
+        }
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """0 where nobody knows yet."""
+        return self.view.steps / max(float(self.values.get("epochs") or 1), 1e-9)
+
+
+def read_record(path: Path) -> RunRecord:
+    """Raises ValueError for a folder that is no run's, ResultsError for results that cannot be read."""
+    folder = RunFolder(path)
+    if not folder.facts.is_file():
+        raise ValueError(f"{path} holds no run.json; expected a folder that `trichord train --out` made")
+    view = read_run(path)
+    status = json.loads(folder.status.read_text()) if folder.status.is_file() else {}
+    return RunRecord(
+        view=view,
+        facts=json.loads(folder.facts.read_text()),
+        status=status,
+        rows=tuple(latest(read_results(path))),
+    )
+
+
+def write_report(
+    target: Path,
+    record: RunRecord,
+    shown: Shown | None = None,
+    *,
+    published: Iterable[PublishedResult] | None = None,
+) -> None:
+    """One HTML file that needs no other. Without `shown` the sections that need data say so."""
+    printed = published_results() if published is None else published
+    run = str(record.view.path)
+    sections = {
+        "Learning curves": _learning(record),
+        "Against the papers": _papers(record, printed, run),
+        "All results": _results(record),
+        "Confusions": confusions(shown, run),
+        "Best and worst classes": best_and_worst(shown, record.rows, run),
+        "Right and wrong": right_and_wrong(shown, run),
+        "What finds what": gallery(shown, run),
+        "Recipe": _recipe(record),
+    }
+    write_page(
+        target,
+        *_header(record),
+        tag("nav", *(tag("a", name, href=f"#{_anchor(name)}") for name in sections)),
+        *(tag("section", tag("h2", name), *content, id=_anchor(name)) for name, content in sections.items()),
+        title=f"{record.view.path.resolve().name}: {record.view.recipe}",
+        lead=str(record.facts["stage"].get("about", "")),
+        style=_STYLE,
+    )
+
+
+def _anchor(name: str) -> str:
+    return name.lower().replace(" ", "-")
+
+
+# -------------------------------------------------------------------------------------------- header
+
+
+def _header(record: RunRecord) -> Iterator[Content]:
+    if record.toy:
+        yield tag(
+            "p",
+            tag("b", "A toy run."),
+            " Its towers are tiny, made to try things with: no number here says anything about the method.",
+            class_="toy",
+        )
+    yield tag("div", facts(_what(record)), facts(_made_with(record)), class_="columns")
+
+
+def _what(record: RunRecord) -> dict[str, object]:
+    view, status, data = record.view, record.status, record.facts.get("data", {})
+    ended = status.get("at") if view.state not in ("running", "silent") else None
+    best = None if view.best is None else f"{view.best[0]} {brief(view.best[1])}"
+    step = status.get("best_step")
+    return {
+        "recipe": record.facts.get("recipe") or view.recipe,
+        "changed": " ".join(view.changes) or None,
+        "state": f"{view.state}, {view.step:,} of {view.steps:,} steps",
+        "started": record.facts.get("started", "not recorded"),
+        "ended": ended,
+        "last heard of": None if ended else status.get("at"),
+        "best": best if step is None else f"{best} after step {step:,}",
+        "starts from": _starts(record) or "random weights",
+        "data": data.get("address"),
+        "samples": f"{data['samples']:,}" if isinstance(data.get("samples"), int) else None,
+        "splits": data.get("splits"),
+        "data hash": data.get("key_list_sha256"),
+        "query": data.get("query") or None,
+    }
+
+
+def _starts(record: RunRecord) -> str:
+    origins = record.facts.get("start", ())
+    return ", ".join(f"{each['source']} ({each['tensors']:,} tensors)" for each in origins)
+
+
+def _made_with(record: RunRecord) -> dict[str, object]:
+    made = record.facts
+    ranks = made.get("ranks", 1)
+    return {
+        "command": made.get("command", "not recorded"),
+        "device": made.get("device"),
+        "processes": ranks if ranks != 1 else None,
+        "precision": made.get("precision"),
+        "git": made.get("git_sha") or "not recorded",
+        **dict(made.get("versions", {})),
+        **{f"sha256 of own {role}": digest for role, digest in made.get("code", {}).items()},
+    }
+
+
+# --------------------------------------------------------------------------------------------- curves
+
+
+def _learning(record: RunRecord) -> Iterator[Content]:
+    curves = record.view.curves
+    if not curves:
+        yield tag("p", "Nothing is logged yet.", class_="soft")
+        return
+    yield tag("div", *_figures(record, _training_pictures(curves)), class_="curves")
+    evaluated = [name for name in curves if not name.startswith(("train/", "speed/"))]
+    if not evaluated:
+        yield tag("p", "The stage evaluates nothing while it learns: --set evaluations=…", class_="soft")
+        return
+    first = [name for name in evaluated if name.rsplit("/", 1)[-1] in FIRST_MEASURES]
+    yield tag("h3", "On dev")
+    yield tag("div", *_figures(record, _dev_pictures(curves, first or evaluated)), class_="curves")
+    if rest := [name for name in evaluated if first and name not in first]:
+        pictures = tag("div", *_figures(record, _dev_pictures(curves, rest)), class_="curves")
+        yield tag("details", tag("summary", f"{len(rest)} more measures on dev"), pictures)
+
+
+_Pictures = Iterator[tuple[str, list[Curve]]]
+_Curves = Mapping[str, Sequence[tuple[float, float]]]
+
+
+def _figures(record: RunRecord, pictures: _Pictures) -> Iterator[Markup]:
+    """Over epochs where it is known how many steps make one."""
+    unit = record.steps_per_epoch
+    for title, curves in pictures:
+        scaled = [
+            Curve(name=curve.name, points=_over(curve.points, unit), floor=_over(curve.floor, unit))
+            for curve in curves
+        ]
+        yield curves_figure(title, scaled, across="epoch" if unit else "step")
+
+
+def _over(points: Sequence[tuple[float, float]], unit: float) -> list[tuple[float, float]]:
+    return [(step / unit if unit else step, value) for step, value in points]
+
+
+def _training_pictures(curves: _Curves) -> _Pictures:
+    if "train/loss" in curves:
+        yield "loss", [Curve(name="", points=curves["train/loss"])]
+    for name, points in curves.items():
+        if name.startswith("train/loss/"):
+            term = name.removeprefix("train/loss/")
+            floor = curves.get(f"train/floor/{term}", ())
+            low = floor if any(value > 0 for _, value in floor) else ()
+            yield f"loss: {term}", [Curve(name="", points=points, floor=low)]
+    scales = [name for name in curves if name.startswith("train/scale/")]
+    if scales:
+        yield (
+            "scales",
+            [Curve(name=name.removeprefix("train/scale/"), points=curves[name]) for name in scales],
+        )
+    for name, title in _SINGLE.items():
+        if any(value for _, value in curves.get(name, ())):
+            yield title, [Curve(name="", points=curves[name])]
+
+
+_SINGLE = {
+    "train/lr": "learning rate",
+    "train/gradient_norm": "gradient norm",
+    "speed/samples_per_s": "samples per second",
+    "speed/waited_share": "share of time spent waiting for data",
+    "speed/samples_replaced": "samples that did not decode",
+}
+
+
+def _dev_pictures(curves: _Curves, names: Iterable[str]) -> _Pictures:
+    """A picture for each group and measure, a curve for each subject."""
+    together: dict[tuple[str, str], list[Curve]] = {}
+    for name in names:
+        group, _, rest = name.partition("/")
+        subject, _, measure = rest.rpartition("/")
+        curve = Curve(name=subject.replace("_to_", " → "), points=curves[name])
+        together.setdefault((group, measure), []).append(curve)
+    for (group, measure), found in together.items():
+        for at in range(0, len(found), SHOWN_CURVES):
+            yield f"{group.replace('_', '-')}: {measure}", found[at : at + SHOWN_CURVES]
+
+
+# -------------------------------------------------------------------------------------------- results
+
+
+def _papers(record: RunRecord, published: Iterable[PublishedResult], run: str) -> Iterator[Content]:
+    yield tag(
+        "p",
+        "In percent, ours with 95 % bootstrap intervals. Printed numbers were measured by other code, on "
+        "other copies of the data; P@1 and R@1 as AudioCLIP's Table 4 prints them follow no standard "
+        "definition and are left out.",
+        class_="soft",
+    )
+    yield from papers_section(comparisons(record.rows, published), run=run, toy=record.toy)
+
+
+def _results(record: RunRecord) -> Iterator[Content]:
+    whole = [row for row in record.rows if not row["class_name"] and row["value"] is not None]
+    if not whole:
+        command = tag("code", f"trichord evaluate {record.view.path} --task zero-shot --data DATA")
+        yield tag("p", "Nothing was evaluated: ", command, class_="soft")
+        return
+    groups: dict[tuple[str, str, str], list[Row]] = {}
+    for row in whole:
+        groups.setdefault((row["metric"].split("/")[0], row["dataset"], row["split"]), []).append(row)
+    for (group, dataset, split), rows in groups.items():
+        head = ("metric", "fold", "value [95 % interval]", "")
+        lines = (
+            (
+                tag("span", row["metric"], title=_definition(row["metric"])),
+                row["fold"],
+                with_interval(row),
+                told(row, record.toy),
+            )
+            for row in rows
+        )
+        summary = tag(
+            "summary", f"{group.replace('_', '-')} on {dataset} ({split}) ", _soft(len(rows), "numbers")
+        )
+        made = facts(
+            {"command": rows[-1]["command"], "checkpoint": rows[-1]["checkpoint"], "at": rows[-1]["date"]}
+        )
+        yield tag("details", summary, tag("div", table(head, lines), class_="wide"), made)
+
+
+def _definition(metric: str) -> str | None:
+    try:
+        return definition(metric)
+    except KeyError:
+        return None
+
+
+def _soft(count: int, what: str) -> Markup:
+    return tag("span", f"{count:,} {what}", class_="soft")
+
+
+# --------------------------------------------------------------------------------------------- recipe
+
+
+def _recipe(record: RunRecord) -> Iterator[Content]:
+    sources = record.facts["stage"].get("sources", {})
+    lines = (
+        (tag("code", path), _plain(value), tag("span", sources.get(path, ""), class_="soft"))
+        for path, value in record.values.items()
+    )
+    summary = tag("summary", "Every value and where it is from")
+    yield tag("details", summary, tag("div", table(("value", "", "source"), lines), class_="wide"))
+
+
+def _plain(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
