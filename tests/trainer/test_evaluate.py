@@ -30,6 +30,7 @@ from trainer.results import (
     latest,
     read_results,
 )
+from trainer.run_folder import RunFolder
 from trainer.run_request import RunError
 from trainer.weights import save_model
 
@@ -180,6 +181,19 @@ def test_what_is_asked_wrongly_is_answered_in_one_line(
     with pytest.raises(RunError, match=message) as caught:
         run_evaluation(replace(asked, **options))  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
+
+
+def test_items_that_the_model_has_learned_from_are_counted(data: Path, tmp_path: Path) -> None:
+    run = toy_model(tmp_path / "run")
+    learned = {
+        "data": {"address": str(data)},
+        "stage": {"data": {"train": ["fold2"]}},
+        "recipe": "debug.full",
+    }
+    RunFolder(run).write(RunFolder(run).facts, learned)
+    rows = evaluated(run, data, ["zero-shot"], tmp_path / "out").rows
+    assert rows[0]["shared_with_training"] == 6 + 6  # whose sound is, to the bit, that of a sample of fold1
+    assert rows[0]["recipe"] == "debug.full"
 
 
 # -- rows
