@@ -1,4 +1,4 @@
-"""How far a number would move had other items of the same kind been drawn: percentile bootstrap intervals.
+"""How far a number would move had other items of the same kind been drawn: centred bootstrap intervals.
 
 The items of a data set are drawn again with replacement, as many as there are, independently of class and
 fold. The draws are a function of how many items there are and of the seed, so the replicates of two models
@@ -93,12 +93,17 @@ def _average_precisions(scores: Floats, relevant: NDArray[np.bool_], counts: NDA
     return replicates
 
 
-def interval(replicates: Replicates) -> Interval:
-    """The percentile interval of a metric's replicates; those that do not exist are left out."""
+def interval(replicates: Replicates, value: float) -> Interval:
+    """The percentile interval of a metric's replicates, moved so that their mean is the metric's `value`.
+
+    Resampled items come several times, which raises the average precision of a class with few positives:
+    without the move its interval could lie beside the value. Means have no such bias. Replicates that do not
+    exist are left out.
+    """
     present = replicates[~np.isnan(replicates)]
     if not len(present):
         return Interval(low=float("nan"), high=float("nan"))
-    low, high = np.quantile(present, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(present, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) + (value - present.mean())
     return Interval(low=float(low), high=float(high))
 
 

@@ -47,8 +47,9 @@ class Measure:
 
     @property
     def interval(self) -> Interval:
-        """Percentile bootstrap, 95 %."""
-        return interval(self.replicates)
+        """Centred percentile bootstrap, 95 %; no metric is below 0."""
+        found = interval(self.replicates, self.value)
+        return replace(found, low=float(np.maximum(found.low, 0.0)))
 
     @property
     def definition(self) -> str:

@@ -68,7 +68,7 @@ def row_of(measure: Measure, provenance: Provenance, draws: Draws) -> dict[str, 
         "class_name": measure.class_name,
         "setting": measure.setting,
         "definition": measure.definition,
-        "interval": f"{LEVEL:.0%} percentile bootstrap, {draws.resamples} resamples, seed {draws.seed}",
+        "interval": f"{LEVEL:.0%} centred percentile bootstrap, {draws.resamples} resamples, seed {draws.seed}",
         **dataclasses.asdict(provenance),
     }
 
@@ -149,7 +149,9 @@ def compare(first: Path, second: Path) -> list[Difference]:
             setting=one["setting"],
             first=one["value"],
             second=other["value"],
-            interval=interval(np.array(other["replicates"]) - np.array(one["replicates"])),
+            interval=interval(
+                np.array(other["replicates"]) - np.array(one["replicates"]), other["value"] - one["value"]
+            ),
             n=one["n"],
         )
         for key, one in ours.items()

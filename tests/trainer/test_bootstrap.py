@@ -31,10 +31,20 @@ def test_replicates_are_the_metric_on_the_items_drawn(items: int) -> None:
 
 def test_the_interval_of_a_mean_is_about_two_standard_errors_wide_on_each_side() -> None:
     values = np.random.default_rng(0).standard_normal(2000)
-    found = interval(Resampling(items=2000).means(values))
+    found = interval(Resampling(items=2000).means(values), values.mean())
     error = values.std() / np.sqrt(2000)
     assert found.low == pytest.approx(values.mean() - 1.96 * error, abs=0.2 * error)
     assert found.high == pytest.approx(values.mean() + 1.96 * error, abs=0.2 * error)
+
+
+def test_the_interval_of_an_average_precision_over_few_positives_holds_it() -> None:
+    random = np.random.default_rng(3)
+    scores, targets = random.standard_normal((400, 1)), np.arange(400)[:, None] < 8
+    value = float(class_average_precisions(scores, targets)[0])
+    replicates = Resampling(items=400).average_precisions(scores, targets)[0]
+    assert np.nanmean(replicates) > 1.05 * value  # what the move is for
+    found = interval(replicates, value)
+    assert found.low < value < found.high
 
 
 def test_the_same_seed_draws_the_same_and_another_does_not() -> None:
@@ -49,8 +59,8 @@ def test_the_difference_of_two_models_on_the_same_items_is_surer_than_either() -
     difficulty = random.standard_normal(400)
     weak, strong = difficulty, difficulty + 0.05
     resampling = Resampling(items=400)
-    one = interval(resampling.means(weak))
-    difference = interval(resampling.means(strong) - resampling.means(weak))
+    one = interval(resampling.means(weak), weak.mean())
+    difference = interval(resampling.means(strong) - resampling.means(weak), 0.05)
     assert one.high - one.low > 0.1
     assert difference.low == pytest.approx(0.05)
     assert difference.high == pytest.approx(0.05)
@@ -62,5 +72,5 @@ def test_a_class_that_a_resample_lacks_is_left_out_of_that_resamples_mean() -> N
 
 
 def test_without_resamples_there_is_no_interval() -> None:
-    found = interval(Resampling(items=5, resamples=0).means(np.ones(5)))
+    found = interval(Resampling(items=5, resamples=0).means(np.ones(5)), 1.0)
     assert np.isnan([found.low, found.high]).all()

@@ -100,7 +100,7 @@ def test_a_row_says_all_that_its_number_depends_on(alone: Path, model: Path, dat
     rows = read_results(alone)
     row = next(row for row in rows if row["metric"] == "retrieval/text_to_audio/R@1" and not row["fold"])
     assert row["definition"] == DEFINITIONS["R@k"]
-    assert row["interval"] == "95% percentile bootstrap, 20 resamples, seed 0"
+    assert row["interval"] == "95% centred percentile bootstrap, 20 resamples, seed 0"
     assert row["low"] <= row["value"] <= row["high"]
     assert (row["split"], row["seconds"], row["address"]) == ("fold1,fold2", 0.5, str(data))
     assert row["missing"] == 3  # segments of three shards that gave no sample
