@@ -14,6 +14,8 @@ def _toy(stage: Stage) -> Stage:
     stage = dataclasses.replace(stage, name=f"debug.{name}", about=f"{stage.name} at toy size: {stage.about}")
     if "balanced_train" in stage.data.train:
         stage = derive(stage, _TOY, data__train=("balanced_train",), data__dev_share=0.2)
+    if stage.optim.name == "sgd":  # its published rates move weights that have been trained; these are random
+        stage = derive(stage, _TOY, optim__name="adam", optim__weight_decay=0.0)
     return derive(
         stage,
         _TOY,
@@ -22,7 +24,7 @@ def _toy(stage: Stage) -> Stage:
         start__clip="random",
         start__wants="",
         data__seconds=1.0,
-        optim__lr=0.01,
+        optim__lr=1e-3,
         schedule__law="constant",
         epochs=3,
         batch_size=8,
