@@ -1,18 +1,18 @@
 """Learning curves of runs, drawn as SVG: in one HTML page, or one file that any program shows."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from shards.page import Markup, facts, tag, write_page
+from trainer.report_charts import Scale, round_values, scale_of, thinned
 
 Points = Sequence[tuple[float, float]]
 
 WIDTH, HEIGHT = 640, 300
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 34, 34
 MOST_POINTS = 300  # of a line; more are averaged
-TICKS = 5
+ROOM = 0.04  # of a chart's range, beside the lines
 COLOURS = ("#2b6cb0", "#c05621", "#2f855a", "#9b2c2c", "#6b46c1", "#b7791f", "#0f766e", "#be185d")
 STYLE = """
 svg.chart { max-width: 100%; height: auto; }
@@ -53,25 +53,11 @@ def _write_svg(target: Path, charts: Sequence[Chart]) -> None:
     partial.replace(target)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Scale:
-    """From values to places on the chart."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-
-    def __call__(self, value: float) -> float:
-        share = (value - self.low) / (self.high - self.low)
-        return self.start + share * (self.end - self.start)
-
-
 def _drawn(chart: Chart, names: Sequence[str], *, y: int = 0) -> Markup:
-    lines = {name: thinned(points) for name, points in chart.lines.items()}
+    lines = {name: thinned(points, MOST_POINTS) for name, points in chart.lines.items()}
     points = [point for line in lines.values() for point in line]
-    across = _scale([step for step, _ in points], LEFT, WIDTH - RIGHT)
-    up = _scale([value for _, value in points], HEIGHT - BOTTOM, TOP)
+    across = scale_of([step for step, _ in points], LEFT, WIDTH - RIGHT, room=ROOM)
+    up = scale_of([value for _, value in points], HEIGHT - BOTTOM, TOP, room=ROOM)
     drawn = [_line(line, across, up, _colour(names, name), name) for name, line in lines.items()]
     box = f"0 0 {WIDTH} {HEIGHT}"
     head = tag("text", chart.title, x=LEFT, y=20, font_weight="bold")
@@ -81,7 +67,7 @@ def _drawn(chart: Chart, names: Sequence[str], *, y: int = 0) -> Markup:
     )
 
 
-def _line(line: Points, across: _Scale, up: _Scale, colour: str, name: str) -> Markup:
+def _line(line: Points, across: Scale, up: Scale, colour: str, name: str) -> Markup:
     path = " ".join(f"{across(step):.1f},{up(value):.1f}" for step, value in line)
     return tag(
         "polyline",
@@ -94,7 +80,7 @@ def _line(line: Points, across: _Scale, up: _Scale, colour: str, name: str) -> M
     )
 
 
-def _ticks_up(up: _Scale) -> list[Markup]:
+def _ticks_up(up: Scale) -> list[Markup]:
     found = []
     for value in round_values(up.low, up.high):
         y = f"{up(value):.1f}"
@@ -104,36 +90,10 @@ def _ticks_up(up: _Scale) -> list[Markup]:
     return found
 
 
-def _ticks_across(across: _Scale) -> list[Markup]:
+def _ticks_across(across: Scale) -> list[Markup]:
     return [
         tag("text", f"{value:g}", x=f"{across(value):.1f}", y=HEIGHT - 12, text_anchor="middle")
         for value in round_values(across.low, across.high)
-    ]
-
-
-def _scale(values: Sequence[float], start: float, end: float) -> _Scale:
-    low, high = (min(values), max(values)) if values else (0.0, 1.0)
-    room = (high - low) * 0.04 or max(abs(high), 1.0) * 0.1
-    return _Scale(low=low - room, high=high + room, start=start, end=end)
-
-
-def round_values(low: float, high: float) -> list[float]:
-    """A few values between the two that are easy to read."""
-    rough = (high - low) / TICKS
-    unit = 10.0 ** math.floor(math.log10(rough))
-    step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= rough)
-    first = math.ceil(low / step)
-    return [round(index * step, 12) for index in range(first, math.floor(high / step) + 1)]
-
-
-def thinned(points: Points) -> list[tuple[float, float]]:
-    """At most MOST_POINTS: each is the mean of as many neighbours. What is no number is left out."""
-    finite = [(step, value) for step, value in points if math.isfinite(value)]
-    size = math.ceil(len(finite) / MOST_POINTS) or 1
-    groups = [finite[at : at + size] for at in range(0, len(finite), size)]
-    return [
-        (sum(step for step, _ in group) / len(group), sum(value for _, value in group) / len(group))
-        for group in groups
     ]
 
 

@@ -14,7 +14,7 @@ Points = Sequence[tuple[float, float]]
 WIDTH, HEIGHT = 420, 190  # of a chart of curves, in its own units
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 8, 24
 MOST_POINTS = 150  # of a curve; more are averaged
-TICKS = 4
+TICKS = 5
 COLOURS = 8
 NUMBERED = 15  # classes, up to which each cell of a matrix shows its number
 BAR = 180  # the width of a bar for 1
@@ -74,8 +74,8 @@ def curves_figure(title: str, curves: Sequence[Curve], *, across: str) -> Markup
     """Curves over one axis, with their last values; each point tells its value to who points at it."""
     drawn = [_thin(curve) for curve in curves]
     points = [point for curve in drawn for point in (*curve.points, *curve.floor)]
-    along = _scale([x for x, _ in points], LEFT, WIDTH - RIGHT, room=0.0)
-    up = _scale([y for _, y in points], HEIGHT - BOTTOM, TOP, room=0.06)
+    along = scale_of([x for x, _ in points], LEFT, WIDTH - RIGHT, room=0.0)
+    up = scale_of([y for _, y in points], HEIGHT - BOTTOM, TOP, room=0.06)
     lines = [mark for n, curve in enumerate(drawn) for mark in _marks(curve, n, along, up, across)]
     picture = tag(
         "svg",
@@ -110,7 +110,7 @@ def _keys(curves: Sequence[Curve]) -> Iterator[Markup]:
             yield tag("span", f"floor {brief(curve.floor[-1][1])}", class_=f"key dashed s{n % COLOURS}")
 
 
-def _marks(curve: Curve, n: int, along: "_Scale", up: "_Scale", across: str) -> Iterator[Markup]:
+def _marks(curve: Curve, n: int, along: "Scale", up: "Scale", across: str) -> Iterator[Markup]:
     for points, dashed in ((curve.floor, " dashed"), (curve.points, "")):
         if points:
             path = " ".join(f"{along(x):.1f},{up(y):.1f}" for x, y in points)
@@ -129,7 +129,7 @@ def brief(value: float) -> str:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Scale:
+class Scale:
     """From values to places in the picture."""
 
     low: float
@@ -142,12 +142,13 @@ class _Scale:
         return self.start + share * (self.end - self.start)
 
 
-def _scale(values: Sequence[float], start: float, end: float, *, room: float) -> _Scale:
+def scale_of(values: Sequence[float], start: float, end: float, *, room: float) -> Scale:
+    """One that holds all values, and `room` of their range on either side."""
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     if high == low:
         low, high = low - (abs(low) or 1.0) * 0.1, high + (abs(high) or 1.0) * 0.1
     margin = (high - low) * room
-    return _Scale(low=low - margin, high=high + margin, start=start, end=end)
+    return Scale(low=low - margin, high=high + margin, start=start, end=end)
 
 
 def round_values(low: float, high: float) -> list[float]:
@@ -159,7 +160,7 @@ def round_values(low: float, high: float) -> list[float]:
     return [round(index * step, 12) for index in range(first, math.floor(high / step) + 1)]
 
 
-def _rules(along: _Scale, up: _Scale, across: str) -> Iterator[Markup]:
+def _rules(along: Scale, up: Scale, across: str) -> Iterator[Markup]:
     for value in round_values(up.low, up.high):
         y = f"{up(value):.1f}"
         yield tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, class_="rule")
