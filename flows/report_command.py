@@ -30,6 +30,14 @@ def report(
     where: Annotated[
         str, typer.Option("--where", help="A condition on samples, in SQL.", metavar="SQL")
     ] = "",
+    results: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--results",
+            help="A folder with results of what came from this run; repeatable.",
+            metavar="FOLDER",
+        ),
+    ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Items at once.")] = 64,
     device: Annotated[str, typer.Option(help="auto, cuda, mps or cpu.")] = "auto",
     out: Annotated[
@@ -47,6 +55,8 @@ def report(
 
         trichord report runs/a3 --data data/esc50 --split fold1
 
+        trichord report runs/a3 --results runs/a3-on-esc50
+
     Numbers come from the run's log and from what `trichord evaluate` left in its folder; only examples need
     --data, which is embedded anew. Also while the run goes.
     """
@@ -57,7 +67,7 @@ def report(
         raise fail("--split and --where choose among samples; expected --data SHARDS with them")
     target = out or run / PAGE
     try:
-        record = read_record(run)
+        record = read_record(run, results or ())
         shown = _shown(record, data, tuple(split or ()), where, batch_size, device) if data else None
         write_report(target, record, shown)
     except RunError as error:

@@ -66,7 +66,14 @@ def step_facts(step: int) -> StepFacts:
 
 
 def measured(
-    folder: Path, name: str, value: float, *, dataset: str = "esc50", recipe: str = "", **facts: Any
+    folder: Path,
+    name: str,
+    value: float,
+    *,
+    dataset: str = "esc50",
+    recipe: str = "",
+    checkpoint: str = "0123456789abcdef",
+    **facts: Any,
 ) -> None:
     """A row of results whose interval is `value` ± 0.02."""
     replicates = np.linspace(value - 0.02, value + 0.02, 101)
@@ -80,7 +87,7 @@ def measured(
             key_list_sha256="ef" * 32,
             query="SELECT key",
             split="fold1",
-            checkpoint="0123456789abcdef",
+            checkpoint=checkpoint,
             model=str(folder),
             recipe=recipe,
             date="2026-11-21T09:30:00+00:00",

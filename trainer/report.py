@@ -16,7 +16,7 @@ from trainer.report_examples import Shown, best_and_worst, confusions, gallery, 
 from trainer.report_papers import Row, comparisons, papers_section, told, with_interval
 from trainer.results import latest, read_results
 from trainer.run_folder import RunFolder
-from trainer.run_view import RunView, read_run
+from trainer.run_view import RunView, find_runs, read_run
 
 PAGE = "report.html"
 SHOWN_CURVES = 8  # in one picture
@@ -55,7 +55,7 @@ class RunRecord:
     view: RunView
     facts: Mapping[str, Any]  # run.json
     status: Mapping[str, Any]
-    rows: tuple[Row, ...]  # results, the newest of each
+    rows: tuple[Row, ...]  # results, the newest of each; `beside` is what else is to be said of one
 
     @property
     def values(self) -> Mapping[str, Any]:
@@ -85,19 +85,48 @@ class RunRecord:
         return self.view.steps / max(float(self.values.get("epochs") or 1), 1e-9)
 
 
-def read_record(path: Path) -> RunRecord:
-    """Raises ValueError for a folder that is no run's, ResultsError for results that cannot be read."""
+def read_record(path: Path, others: Sequence[Path] = ()) -> RunRecord:
+    """A run's folder; `others` hold results of models that came from it, such as a cross-validation's.
+
+    Raises ValueError for a folder that is no run's, ResultsError for results that cannot be read.
+    """
     folder = RunFolder(path)
     if not folder.facts.is_file():
-        raise ValueError(f"{path} holds no run.json; expected a folder that `trichord train --out` made")
+        raise ValueError(_no_run(path))
     view = read_run(path)
     status = json.loads(folder.status.read_text()) if folder.status.is_file() else {}
     return RunRecord(
         view=view,
         facts=json.loads(folder.facts.read_text()),
         status=status,
-        rows=tuple(latest(read_results(path))),
+        rows=(*_own_rows(path), *(row for other in others for row in _other_rows(other))),
     )
+
+
+def _no_run(path: Path) -> str:
+    below = find_runs(path) if path.is_dir() else []
+    hint = f"; there is one in {below[0]}" if below else ""
+    return f"{path} holds no run.json; expected a folder that `trichord train --out` made{hint}"
+
+
+def _own_rows(path: Path) -> Iterator[Row]:
+    """Of each number the newest, whichever weights the run had; older weights than the last are named."""
+    rows = read_results(path)
+    newest = {tuple(row[name] for name in _SAME): row for row in rows}
+    for row in newest.values():
+        old = row["checkpoint"] != rows[-1]["checkpoint"]
+        yield {**row, "beside": f"of earlier weights, {row['checkpoint'][:8]}" if old else ""}
+
+
+_SAME = ("metric", "fold", "class_name", "setting", "dataset_sha256", "key_list_sha256", "seconds")
+
+
+def _other_rows(path: Path) -> Iterator[Row]:
+    rows = latest(read_results(path))
+    if not rows:
+        raise ValueError(f"{path} holds no results.jsonl; expected what `evaluate` or `crossval` left there")
+    for row in rows:
+        yield {**row, "beside": " ".join(filter(None, (row["recipe"], f"in {path}")))}
 
 
 def write_report(

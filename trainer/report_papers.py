@@ -152,6 +152,7 @@ def told(row: Row, toy: bool) -> str:
     name = row["metric"]
     parts = [
         "toy model" if toy else "",
+        row["beside"],
         row["setting"],
         "mean of folds" if name.removesuffix(ON_TEST).endswith(FOLD_MEAN) else "",
         "chosen on the test data" if name.endswith(ON_TEST) else "",

@@ -209,6 +209,41 @@ def test_a_number_chosen_on_the_test_data_says_so(run: Path) -> None:
     assert "chosen on the test data" in page_of(run).text
 
 
+def test_numbers_of_earlier_weights_say_so_and_go_when_measured_again(run: Path) -> None:
+    measured(run, "zero_shot/audio/accuracy", 0.3, checkpoint="0" * 16)
+    measured(run, "zero_shot/audio/mAP", 0.4, checkpoint="0" * 16)
+    measured(run, "zero_shot/audio/accuracy", 0.7)
+    rows = {row["metric"]: row for row in read_record(run).rows}
+    assert (rows["zero_shot/audio/accuracy"]["value"], rows["zero_shot/audio/accuracy"]["beside"]) == (
+        0.7,
+        "",
+    )
+    assert rows["zero_shot/audio/mAP"]["beside"] == "of earlier weights, 00000000"
+    assert page_of(run).text.count("of earlier weights") == 1
+
+
+def test_results_of_what_came_from_the_run_stand_with_it(run: Path, tmp_path: Path) -> None:
+    other = tmp_path / "tuned"
+    measured(
+        other,
+        "zero_shot/audio/accuracy_fold_mean",
+        0.9,
+        recipe="audioclip.finetune_esc50 from audioclip.full",
+    )
+    record = read_record(run, [other])
+    [ours] = [each for each in comparisons(record.rows, published_results()) if each.ours]
+    assert ours.metric == "classification/audio/accuracy"
+    write_report(run / "report.html", record)
+    assert f"audioclip.finetune_esc50 from audioclip.full in {other}" in Page(run / "report.html").text
+    with pytest.raises(ValueError, match=r"no results\.jsonl"):
+        read_record(run, [tmp_path])
+
+
+def test_a_folder_of_runs_names_one_of_them(run: Path) -> None:
+    with pytest.raises(ValueError, match=f"there is one in {run}"):
+        read_record(run.parent)
+
+
 def test_a_result_without_a_value_is_left_out(run: Path) -> None:
     measured(run, "zero_shot/audio/accuracy", math.nan)
     assert "nan" not in page_of(run).text
