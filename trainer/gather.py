@@ -7,6 +7,7 @@ unchanged.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -93,7 +94,7 @@ class _AllGather(torch.autograd.Function):
         gradient = gradients[0].contiguous()
         if gradient.is_cuda:
             own = gradient.new_empty(len(gradient) // _world(), *gradient.shape[1:])
-            dist.reduce_scatter_tensor(own, gradient)
+            _named("reduce_scatter_single", "reduce_scatter_tensor")(own, gradient)
             return own
         gradient = gradient.clone()  # gloo sums all in place
         dist.all_reduce(gradient)
@@ -102,8 +103,14 @@ class _AllGather(torch.autograd.Function):
 
 def _all_gather(rows: Tensor) -> Tensor:
     gathered = rows.new_empty(_world() * len(rows), *rows.shape[1:])
-    dist.all_gather_into_tensor(gathered, rows.contiguous())
+    _named("all_gather_single", "all_gather_into_tensor")(gathered, rows.contiguous())
     return gathered
+
+
+def _named(present: str, before: str) -> Callable[..., Any]:
+    """A collective by its present name, or by the one it had before torch 2.14."""
+    collective: Callable[..., Any] = getattr(dist, present, None) or getattr(dist, before)
+    return collective
 
 
 def _world() -> int:

@@ -16,6 +16,7 @@ from shards.selection import Selection
 from shards.store import Store, StoreError, open_store
 from trainer.dev_evaluation import dev_evaluation
 from trainer.distributed import Ranks
+from trainer.evaluate import BATCH as EVALUATED_AT_ONCE
 from trainer.feed import Fed
 from trainer.label_table import LabelTable, label_table
 from trainer.learner import Learner
@@ -43,12 +44,16 @@ class Opened:
     labels: Labels
 
     def loader(self, selection: Selection, *, training: bool, weights: Any = None) -> Loader:
-        """Raises ValueError for fewer samples than one batch has."""
+        """Raises ValueError for fewer samples than one batch has.
+
+        In evaluation a process's batches are of one size however many there are: so are their bits.
+        """
         stage = self.stage
+        held_out = min(EVALUATED_AT_ONCE, stage.batch_size) * self.ranks.world
         return Loader(
             selection,
             self.reader,
-            batch_size=stage.batch_size,
+            batch_size=stage.batch_size if training else held_out,
             rank=self.ranks.rank,
             world=self.ranks.world,
             seed=stage.seed,
