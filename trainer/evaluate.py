@@ -51,7 +51,7 @@ def embed_selection(
         items=items,
         **found,
         sentences=_sentences(learner, sentences_of(evaluations, items)),
-        scales={pair: float(scale) for pair, scale in learner.scales().items()},
+        scales={pair: float(scale.detach()) for pair, scale in learner.scales().items()},
     )
 
 

@@ -68,7 +68,7 @@ def row_of(measure: Measure, provenance: Provenance, draws: Draws) -> dict[str, 
         "class_name": measure.class_name,
         "setting": measure.setting,
         "definition": measure.definition,
-        "interval": f"{LEVEL:.0%} centred percentile bootstrap, {draws.resamples} resamples, seed {draws.seed}",
+        "interval": _interval_told(draws),
         **dataclasses.asdict(provenance),
     }
 
@@ -135,6 +135,10 @@ class Difference:
     def sure(self) -> bool:
         """Whether the interval leaves 0 out."""
         return self.interval.low > 0 or self.interval.high < 0
+
+
+def _interval_told(draws: Draws) -> str:
+    return f"{LEVEL:.0%} centred percentile bootstrap, {draws.resamples} resamples, seed {draws.seed}"
 
 
 def compare(first: Path, second: Path) -> list[Difference]:
