@@ -14,6 +14,7 @@ from shard_folders import shard_folder
 from typer.testing import CliRunner
 
 from flows.search_command import search_app
+from shards.vectors import VectorIndex
 from trainer.models import EncoderConfig, build_encoder, save_encoder
 
 RATE = 44_100
@@ -154,3 +155,35 @@ def test_another_model_is_refused(media: Path, model: Path, tmp_path: Path) -> N
     assert (code, "do not mix" in err) == (2, True)
     code, _, err = trichord("search", "--text", "a", "--model", other, "--index", index)
     assert (code, "do not compare" in err) == (2, True)
+
+
+def test_the_python_example_of_the_page_runs(
+    media: Path,
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    trichord("index", media, "--model", model)
+    page = (Path(__file__).parents[2] / "docs" / "search.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+
+    exec(compile(example, "docs/search.md", "exec"), {})
+
+    assert {line.split()[1] for line in capsys.readouterr().out.splitlines()} == {"a.wav", "b.ogg"}
+
+
+def test_every_column_of_an_index_stands_in_the_page(model: Path, tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    trichord(
+        "index", shard_folder(tmp_path / "data", (2,), seconds=0.3).url, "--model", model, "--index", index
+    )
+    page = (Path(__file__).parents[2] / "docs" / "search.md").read_text(encoding="utf-8")
+    _, _, table = page.partition("| column | |\n")
+    named = {
+        name
+        for line in table.partition("\n\n")[0].splitlines()
+        for name in re.findall(r"`(\w+)`", line.split("|")[1])
+    }
+    assert named == set(VectorIndex.open(index).columns())
