@@ -56,6 +56,7 @@ def main() -> None:
 def _mount() -> None:
     import flows.dataset_commands as dataset_commands
     from flows.cli_models import models_app
+    from flows.crossval_command import crossval
     from flows.evaluate_command import evaluate_app
     from flows.rebuild_command import rebuild_app
     from flows.report_command import report
@@ -71,6 +72,7 @@ def _mount() -> None:
     app.add_typer(search_app)
     app.add_typer(train_app)
     app.add_typer(evaluate_app)
+    app.command("crossval", rich_help_panel="Evaluation")(crossval)
     app.command("report", rich_help_panel="Evaluation")(report)
 
 
