@@ -77,7 +77,7 @@ class Classification:
 
     def _scores(self, embedded: Embedded, subject: str) -> Vectors:
         if embedded.class_logits is not None:
-            _check_classes(embedded.class_logits, embedded.items)
+            check_classes(embedded.class_logits, embedded.items)
             return embedded.class_logits
         classes = prompt_ensemble(embedded, embedded.items.class_names, [BARE])
         return scores_by_text(embedded, subject, classes, self.fusion)
@@ -329,7 +329,8 @@ def _lacks(embedded: Embedded) -> str:
     return f"the model and the data have {there or 'class logits alone'}"
 
 
-def _check_classes(logits: Vectors, items: Items) -> None:
+def check_classes(logits: Vectors, items: Items) -> None:
+    """Raises EvaluationError for a classifier of other classes than the data's."""
     if logits.shape[1] != len(items.class_names):
         raise EvaluationError(
             f"the model tells {logits.shape[1]:,} classes apart, the data set has "

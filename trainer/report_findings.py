@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from trainer.class_scores import prompt_ensemble, scores_by_text, subjects_of
 from trainer.embedded import Embedded, Items
-from trainer.evaluations import BARE
+from trainer.evaluations import BARE, check_classes
 from trainer.metrics import class_average_precisions
 from trainer.ranking import Ids, Vectors
 
@@ -85,6 +85,13 @@ class Findings:
     examples: tuple[Guess, ...] = ()
     questions: tuple[Question, ...] = ()
 
+    @property
+    def players(self) -> int:
+        """How many sounds a page holds, the same one again wherever it stands."""
+        asked = sum(question.asked == "audio" for question in self.questions)
+        found = sum(len(question.answers) for question in self.questions if question.found == "audio")
+        return len(self.examples) + asked + found
+
     def heard_and_seen(self) -> tuple[set[str], set[str]]:
         """The keys whose sound, and those whose pictures, a page shows."""
         told = {guess.key for guess in self.examples}
@@ -99,7 +106,10 @@ class Findings:
 def find(
     embedded: Embedded, *, dataset: str = "", relevance: str = "label_set", questions: int = QUESTIONS
 ) -> Findings:
-    """What to show. Examples are drawn by a hash of their keys, never picked by how good they look."""
+    """What to show. Examples are drawn by a hash of their keys, never picked by how good they look.
+
+    Raises EvaluationError for a classifier of other classes than the data's.
+    """
     items = embedded.items
     subject = next(subjects_of(embedded, ("audio", "image")), "")
     scores = _scores(embedded, subject)
@@ -124,6 +134,7 @@ def find(
 def _scores(embedded: Embedded, subject: str) -> Vectors | None:
     """(N, K) of a classifier, or cosines with the classes' bare names; None for a model without either."""
     if embedded.class_logits is not None:
+        check_classes(embedded.class_logits, embedded.items)
         return embedded.class_logits
     if not subject or "text" not in embedded.modalities:
         return None

@@ -23,10 +23,12 @@ LOWEST_RATE = 11_025
 _HALF_BAND = np.sinc(np.arange(-15, 16) / 2) * np.hamming(31) / 2  # what halving the rate would fold over
 
 
-def media_of(findings: Findings, reader: SampleReader, shard_of: Mapping[str, str]) -> dict[str, Media]:
+def media_of(
+    findings: Findings, reader: SampleReader, shard_of: Mapping[str, str], *, sound_bytes: int = SOUND_BYTES
+) -> dict[str, Media]:
     """What a page shows of the findings, by key; of a sample that cannot be read, nothing."""
     heard, seen = findings.heard_and_seen()
-    limit = min(SOUND_BYTES // max(len(heard & shard_of.keys()), 1), MOST_SOUND_BYTES)
+    limit = min(sound_bytes // max(findings.players, 1), MOST_SOUND_BYTES)
     found = {}
     for key in sorted(seen & shard_of.keys()):
         members = _members(reader, shard_of[key], key)

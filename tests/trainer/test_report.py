@@ -20,6 +20,7 @@ from toy_training import FULL, STANDALONE
 from shards.sample_reader import SampleReader
 from shards.selection import select_samples
 from trainer.embedded import Embedded, Items, Sentences
+from trainer.evaluations import EvaluationError
 from trainer.measure import DEFINITIONS, definition
 from trainer.published_results import PublishedResult, published_results
 from trainer.report import read_record, write_report
@@ -392,6 +393,12 @@ def test_a_classifier_has_classes_and_nothing_to_ask(single: Embedded) -> None:
     assert found.confusion is not None
 
 
+def test_a_classifier_of_other_classes_is_refused(single: Embedded) -> None:
+    logits = np.zeros((len(single.items), 9), dtype=np.float32)
+    with pytest.raises(EvaluationError, match="tells 9 classes apart, the data set has 6"):
+        find(Embedded(items=single.items, class_logits=logits))
+
+
 def test_a_model_without_texts_has_no_classes_but_answers(single: Embedded) -> None:
     found = find(Embedded(items=single.items, audio=single.audio, image=single.image))
     assert (found.subject, found.classes) == ("", ())
@@ -486,6 +493,23 @@ def test_media_are_those_of_the_samples_and_small(tmp_path: Path) -> None:
 def asked_by_sound(keys: list[str]) -> list[Question]:
     answers = tuple(Answer(name=key, score=0.5, relevant=False) for key in keys[1:])
     return [Question(asked="audio", found="image", name=keys[0], answers=answers, rank=0)]
+
+
+def test_a_sound_that_stands_on_a_page_often_is_smaller(tmp_path: Path) -> None:
+    store = shard_folder(tmp_path / "data", (2,), seconds=0.5)
+    selection = select_samples(store)
+    key = selection.keys[0]
+    answer = Answer(name=key, score=0.5, relevant=False)
+    question = Question(asked="text", found="audio", name="Dog", answers=(answer,) * 3, rank=0)
+    findings = Findings(
+        dataset="", splits=(), items=2, missing=0, subject="", score="", single_label=False,
+        questions=(question,) * 4,
+    )  # fmt: skip
+    with SampleReader(store=store, cache=tmp_path / "cache") as reader:
+        media = media_of(findings, reader, {key: selection.shards[0]}, sound_bytes=60_000)
+    assert findings.players == 12
+    assert media[key].sound is not None
+    assert 2_000 < len(media[key].sound) <= 5_000
 
 
 def test_every_value_of_the_stage_is_on_the_page(run: Path) -> None:
