@@ -1,11 +1,12 @@
 """`trichord index` and `trichord search`: vectors of files or shards, and what lies near a question."""
 
+import difflib
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -32,6 +33,7 @@ _PANEL = "Models"
 
 Index = Annotated[Path, typer.Option("--index", help="The folder that holds the index.")]
 Device = Annotated[str, typer.Option(help="auto, cuda, mps or cpu.")]
+Modality = Literal["audio", "image"]
 DEFAULT_INDEX = Path("trichord-index")
 
 
@@ -58,6 +60,7 @@ def index(
 
     encoder = _loaded(model, device)
     from trainer.index import update_index
+    from trainer.index_sources import FolderSource
 
     seconds = window or None
     try:
@@ -71,7 +74,8 @@ def index(
     for failure in done.skipped:
         typer.echo(f"skipped {failure.what[:200]}: {failure.reason}", err=True)
     gone = f", {done.gone} gone" if done.gone else ""
-    units = f"{done.new} new, {done.kept} as they were{gone}"
+    kind = "files" if isinstance(found, FolderSource) else "shards"
+    units = f"{kind}: {done.new} new, {done.kept} as they were{gone}"
     typer.echo(
         f"{done.facts.rows:,} vectors in {index} ({units}); ask: trichord search --text … --index {index}"
     )
@@ -85,7 +89,7 @@ def search(
     image: Annotated[Path | None, typer.Option(help="A picture that goes with it.")] = None,
     index: Index = DEFAULT_INDEX,
     top: Annotated[int, typer.Option(min=1, help="So many answers.")] = 10,
-    modality: Annotated[str | None, typer.Option(help="Only audio, or only image.")] = None,
+    modality: Annotated[Modality | None, typer.Option(help="Only sounds, or only pictures.")] = None,
     label: Annotated[list[str] | None, typer.Option(help="Only of this class; may be repeated.")] = None,
     split: Annotated[
         str | None, typer.Option("--split", "--fold", help="Only of this split or fold.")
@@ -125,7 +129,7 @@ def search(
     for hit in hits:
         typer.echo(json.dumps({"score": hit.score, **hit.facts}, default=str) if as_json else _line(hit))
     if not hits:
-        typer.echo("nothing in the index passes these filters", err=True)
+        _say_why(opened, labels=label or (), splits=[split] if split else ())
     if html is not None:
         _write_page(opened, hits, html, question=str(questions[0]))
         typer.echo(f"page: {html}", err=True)
@@ -145,6 +149,21 @@ def _filter(modality: str | None, labels: Sequence[str], split: str | None, wher
     parts += [f"split = {_quoted(split)}"] if split else []
     parts += [f"({where}\n)"] if where.strip() else []
     return " AND ".join(parts)
+
+
+def _say_why(opened: "VectorIndex", *, labels: Sequence[str], splits: Sequence[str]) -> None:
+    """Nothing passed: a misspelt name is answered with the nearest. Exits, as for what is typed wrongly."""
+    for option, column, given in (("--label", "labels", labels), ("--split", "split", splits)):
+        there = opened.values(column) if given else []
+        for name in given:
+            if name not in there:
+                folded = {value.casefold(): value for value in there}
+                close = difflib.get_close_matches(name.casefold(), folded, n=1)
+                near = [folded[value] for value in close] or there[:5]
+                raise fail(
+                    f"{option} {name!r}: nothing in {opened.folder} has it; there is {', '.join(near)}"
+                )
+    typer.echo("nothing in the index passes these filters", err=True)
 
 
 def _quoted(text: str) -> str:

@@ -120,6 +120,14 @@ class VectorIndex:
         names: list[str] = pq.read_schema(self.rows_path).names
         return names
 
+    def values(self, column: str) -> list[str]:
+        """What stands in a column, or in its lists, each once and in order."""
+        each = "unnest" if pa.types.is_list(pq.read_schema(self.rows_path).field(column).type) else ""
+        with contextlib.closing(_asking(self.rows_path)) as con:
+            rows = f"read_parquet({quoted(self.rows_path)})"
+            found = con.execute(f"SELECT DISTINCT {each}({column}) AS value FROM {rows} ORDER BY 1")
+            return [value for (value,) in found.fetchall() if value is not None]
+
     def rows_where(self, sql: str) -> RowNumbers:
         """Row numbers, ascending, for which the SQL expression holds. Raises VectorIndexError."""
         with contextlib.closing(_asking(self.rows_path)) as con:

@@ -117,6 +117,10 @@ def test_a_dataset_is_filtered_by_label_split_and_what_its_ledgers_say(model: Pa
     assert [row["key"] for row in some] == [row["key"] for row in rows if label in row["labels"]]  # type: ignore[operator]
     assert page.read_text().count("<audio") == len(some)
     assert found("--text", "dog", "--index", index, "--where", "rms_dbfs > 0") == []
+    misspelt = trichord("search", "--text", "dog", "--index", index, "--label", str(label).swapcase())
+    assert (misspelt[0], f"there is {label}\n" in misspelt[2]) == (2, True)
+    code, _, err = trichord("search", "--text", "dog", "--index", index, "--fold", "fold9")
+    assert (code, "there is balanced_train" in err) == (2, True)
 
 
 @pytest.mark.parametrize(
