@@ -7,20 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from shards.page import Content, Markup, facts, table, tag, write_page
+from trainer.batch import MODALITIES
 from trainer.measure import definition
 from trainer.published_results import PublishedResult, published_results
 from trainer.report_charts import STYLE as CHARTS
-from trainer.report_charts import Curve, brief, curves_figure
+from trainer.report_charts import brief
 from trainer.report_examples import STYLE as EXAMPLES
 from trainer.report_examples import Shown, best_and_worst, confusions, gallery, right_and_wrong
-from trainer.report_papers import Row, comparisons, papers_section, told, with_interval
+from trainer.report_learning import learning_section
+from trainer.report_papers import Measured, Row, comparisons, papers_section, told, with_interval
 from trainer.results import latest, read_results
 from trainer.run_folder import RunFolder
 from trainer.run_view import RunView, find_runs, read_run
 
 PAGE = "report.html"
-SHOWN_CURVES = 8  # in one picture
-FIRST_MEASURES = ("accuracy", "mAP", "R@1", "R@10", "MRR")  # of those that were evaluated on the way
 
 _STYLE = (
     CHARTS
@@ -140,7 +140,7 @@ def write_report(
     printed = published_results() if published is None else published
     run = str(record.view.path)
     sections = {
-        "Learning curves": _learning(record),
+        "Learning curves": learning_section(record.view.curves, record.steps_per_epoch),
         "Against the papers": _papers(record, printed, run),
         "All results": _results(record),
         "Confusions": confusions(shown, run),
@@ -219,88 +219,6 @@ def _made_with(record: RunRecord) -> dict[str, object]:
     }
 
 
-# --------------------------------------------------------------------------------------------- curves
-
-
-def _learning(record: RunRecord) -> Iterator[Content]:
-    curves = record.view.curves
-    if not curves:
-        yield tag("p", "Nothing is logged yet.", class_="soft")
-        return
-    yield tag("div", *_figures(record, _training_pictures(curves)), class_="curves")
-    evaluated = [name for name in curves if not name.startswith(("train/", "speed/"))]
-    if not evaluated:
-        yield tag("p", "The stage evaluates nothing while it learns: --set evaluations=…", class_="soft")
-        return
-    first = [name for name in evaluated if name.rsplit("/", 1)[-1] in FIRST_MEASURES]
-    yield tag("h3", "On dev")
-    yield tag("div", *_figures(record, _dev_pictures(curves, first or evaluated)), class_="curves")
-    if rest := [name for name in evaluated if first and name not in first]:
-        pictures = tag("div", *_figures(record, _dev_pictures(curves, rest)), class_="curves")
-        yield tag("details", tag("summary", f"{len(rest)} more measures on dev"), pictures)
-
-
-_Pictures = Iterator[tuple[str, list[Curve]]]
-_Curves = Mapping[str, Sequence[tuple[float, float]]]
-
-
-def _figures(record: RunRecord, pictures: _Pictures) -> Iterator[Markup]:
-    """Over epochs where it is known how many steps make one."""
-    unit = record.steps_per_epoch
-    for title, curves in pictures:
-        scaled = [
-            Curve(name=curve.name, points=_over(curve.points, unit), floor=_over(curve.floor, unit))
-            for curve in curves
-        ]
-        yield curves_figure(title, scaled, across="epoch" if unit else "step")
-
-
-def _over(points: Sequence[tuple[float, float]], unit: float) -> list[tuple[float, float]]:
-    return [(step / unit if unit else step, value) for step, value in points]
-
-
-def _training_pictures(curves: _Curves) -> _Pictures:
-    if "train/loss" in curves:
-        yield "loss", [Curve(name="", points=curves["train/loss"])]
-    for name, points in curves.items():
-        if name.startswith("train/loss/"):
-            term = name.removeprefix("train/loss/")
-            floor = curves.get(f"train/floor/{term}", ())
-            low = floor if any(value > 0 for _, value in floor) else ()
-            yield f"loss: {term}", [Curve(name="", points=points, floor=low)]
-    scales = [name for name in curves if name.startswith("train/scale/")]
-    if scales:
-        yield (
-            "scales",
-            [Curve(name=name.removeprefix("train/scale/"), points=curves[name]) for name in scales],
-        )
-    for name, title in _SINGLE.items():
-        if any(value for _, value in curves.get(name, ())):
-            yield title, [Curve(name="", points=curves[name])]
-
-
-_SINGLE = {
-    "train/lr": "learning rate",
-    "train/gradient_norm": "gradient norm",
-    "speed/samples_per_s": "samples per second",
-    "speed/waited_share": "share of time spent waiting for data",
-    "speed/samples_replaced": "samples that did not decode",
-}
-
-
-def _dev_pictures(curves: _Curves, names: Iterable[str]) -> _Pictures:
-    """A picture for each group and measure, a curve for each subject."""
-    together: dict[tuple[str, str], list[Curve]] = {}
-    for name in names:
-        group, _, rest = name.partition("/")
-        subject, _, measure = rest.rpartition("/")
-        curve = Curve(name=subject.replace("_to_", " → "), points=curves[name])
-        together.setdefault((group, measure), []).append(curve)
-    for (group, measure), found in together.items():
-        for at in range(0, len(found), SHOWN_CURVES):
-            yield f"{group.replace('_', '-')}: {measure}", found[at : at + SHOWN_CURVES]
-
-
 # -------------------------------------------------------------------------------------------- results
 
 
@@ -312,7 +230,9 @@ def _papers(record: RunRecord, published: Iterable[PublishedResult], run: str) -
         "definition and are left out.",
         class_="soft",
     )
-    yield from papers_section(comparisons(record.rows, published), run=run, toy=record.toy)
+    towers = ("audio",) if record.classifies else record.values.get("model.towers", MODALITIES)
+    by = Measured(run=run, toy=record.toy, towers=frozenset(towers), classifies=record.classifies)
+    yield from papers_section(comparisons(record.rows, published), by)
 
 
 def _results(record: RunRecord) -> Iterator[Content]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shards.page import Content, Markup, join, table, tag
+from trainer.batch import MODALITIES
 from trainer.measure import FOLD_MEAN, ON_TEST
 from trainer.published_results import PublishedResult
 from trainer.report_charts import bar
@@ -48,13 +49,38 @@ class Comparison:
         told = subject.replace("_to_", " → ").replace("both", "audio + image")
         return f"{MAIN_DATASETS.get(self.dataset, self.dataset)}, {_GROUPS[group]}: {told}, {measure}"
 
-    def missing(self, run: str) -> str:
-        """The command that would fill an empty cell."""
-        group = self.metric.split("/")[0]
-        if group == "classification" and self.dataset in _FINETUNED:
-            return f"trichord crossval {_FINETUNED[self.dataset]} --from {run} --data data/{self.dataset}"
-        split = " --split eval" if self.dataset == "audioset" else ""
-        return f"trichord evaluate {run} --task {_TASKS[group]} --data data/{self.dataset}{split}"
+    @property
+    def needs(self) -> frozenset[str]:
+        """The modalities that it is about."""
+        subject = self.metric.split("/")[1]
+        named = frozenset({"both": ("audio", "image")}.get(subject, subject.split("_to_")))
+        return named | {"text"} if self.metric.startswith("zero_shot") else named
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measured:
+    """The run whose numbers stand there."""
+
+    run: str  # as a person types it
+    toy: bool = False
+    towers: frozenset[str] = frozenset(MODALITIES)
+    classifies: bool = False  # names classes and embeds nothing
+
+    def lacks(self, each: Comparison) -> str:
+        """Why its model cannot have this number; empty where it can."""
+        if self.classifies and each.needs != {"audio"}:
+            return "this model only names the classes of sounds"
+        missing = sorted(each.needs - self.towers)
+        return f"this model has no {' and no '.join(missing)} head" if missing else ""
+
+    def command(self, each: Comparison) -> str:
+        """What would fill an empty cell."""
+        group, dataset = each.metric.split("/")[0], each.dataset
+        if group == "classification" and dataset in _FINETUNED:
+            recipe = _FINETUNED[dataset] + ("_standalone" if self.classifies else "")
+            return f"trichord crossval {recipe} --from {self.run} --data data/{dataset}"
+        split = " --split eval" if dataset == "audioset" else ""
+        return f"trichord evaluate {self.run} --task {_TASKS[group]} --data data/{dataset}{split}"
 
 
 def comparisons(rows: Sequence[Row], published: Iterable[PublishedResult]) -> list[Comparison]:
@@ -101,14 +127,14 @@ def compared_metric(row: Row) -> str:
 # -- the section
 
 
-def papers_section(found: Sequence[Comparison], *, run: str, toy: bool) -> Iterator[Content]:
+def papers_section(found: Sequence[Comparison], by: Measured) -> Iterator[Content]:
     """One table of all comparisons, then each by itself, with all that is printed."""
     head = ("", "published, best", f"{AUTHORS}, full", f"{AUTHORS}, partial", "this run")
-    yield tag("div", table(head, (_overview(each, run, toy) for each in found)), class_="wide")
-    yield from (_details(each, toy) for each in found)
+    yield tag("div", table(head, (_overview(each, by) for each in found)), class_="wide")
+    yield from (_details(each, by.toy) for each in found)
 
 
-def _overview(each: Comparison, run: str, toy: bool) -> tuple[Content, ...]:
+def _overview(each: Comparison, by: Measured) -> tuple[Content, ...]:
     best = each.published[0]
     authors = [result for result in each.published if result.system == AUTHORS]
     full, partial = (_of(authors, name) for name in ("full model", "partial (audio head)"))
@@ -117,7 +143,7 @@ def _overview(each: Comparison, run: str, toy: bool) -> tuple[Content, ...]:
         join([f"{best.percent:g} ", tag("span", _name(best), class_="soft")]),
         "" if full is None else f"{full.percent:g}",
         "" if partial is None else f"{partial.percent:g}",
-        _ours(each, run, toy),
+        _ours(each, by),
     )
 
 
@@ -129,11 +155,13 @@ def _name(result: PublishedResult) -> str:
     return f"{result.system}, {result.variant}" if result.variant else result.system
 
 
-def _ours(each: Comparison, run: str, toy: bool) -> Markup:
+def _ours(each: Comparison, by: Measured) -> Markup:
+    if not each.ours and (why := by.lacks(each)):
+        return tag("span", why, class_="soft")
     if not each.ours:
-        return tag("span", "not measured: ", tag("code", each.missing(run)), class_="soft")
+        return tag("span", "not measured: ", tag("code", by.command(each)), class_="soft")
     return join(
-        tag("div", tag("b", with_interval(row, 100)), tag("span", f" {told(row, toy)}", class_="soft"))
+        tag("div", tag("b", with_interval(row, 100)), tag("span", f" {told(row, by.toy)}", class_="soft"))
         for row in each.ours
     )
 

@@ -199,6 +199,17 @@ def test_an_empty_cell_names_the_command_that_fills_it(run: Path) -> None:
         assert f"not measured: {command}" in text
 
 
+def test_an_empty_cell_says_what_the_model_lacks(tmp_path: Path) -> None:
+    classifier = page_of(reported_run(tmp_path / "a1", STANDALONE)).text
+    assert "this model only names the classes of sounds" in classifier
+    assert "trichord crossval audioclip.finetune_esc50_standalone --from" in classifier
+    assert "--task query" not in classifier
+    clip = dataclasses.replace(FULL.model, towers=("audio", "text"))
+    two = page_of(reported_run(tmp_path / "a2", dataclasses.replace(FULL, model=clip))).text
+    assert "this model has no image head" in two
+    assert "--task query --data data/esc50" in two
+
+
 def test_a_fine_tuned_model_is_not_compared_as_zero_shot(run: Path) -> None:
     measured(run, "zero_shot/audio/accuracy", 0.9, recipe="audioclip.finetune_esc50")
     [ours] = [each for each in comparisons(read_record(run).rows, published_results()) if each.ours]
