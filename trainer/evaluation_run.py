@@ -435,8 +435,8 @@ def _shared(opened: _Opened) -> int | None:
     """
     facts = _run_facts(opened.request.model)
     address = facts.get("data", {}).get("address")
-    splits = tuple(facts.get("stage", {}).get("data", {}).get("train", ()))
-    if not address:
+    splits = tuple(facts.get("stage", {}).get("values", {}).get("data.train", ()))
+    if not address or not splits:
         return None
     try:
         learned = select_samples(open_store(address), splits=splits, columns=("ytid", "pcm_sha256"))

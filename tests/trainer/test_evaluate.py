@@ -20,6 +20,8 @@ from shards.store import open_store
 from trainer.classifier import Classifier, ClassifierConfig
 from trainer.evaluation_run import EvaluationRequest, run_evaluation
 from trainer.measure import DEFINITIONS, Draws, Measure
+from trainer.overrides import apply_overrides
+from trainer.recipes import resolve
 from trainer.results import (
     REPLICATES,
     RESULTS,
@@ -32,6 +34,7 @@ from trainer.results import (
 )
 from trainer.run_folder import RunFolder
 from trainer.run_request import RunError
+from trainer.stage_view import stage_to_json
 from trainer.weights import save_model
 
 TASKS = ("zero-shot", "query")
@@ -187,7 +190,7 @@ def test_items_that_the_model_has_learned_from_are_counted(data: Path, tmp_path:
     run = toy_model(tmp_path / "run")
     learned = {
         "data": {"address": str(data)},
-        "stage": {"data": {"train": ["fold2"]}},
+        "stage": stage_to_json(apply_overrides(resolve("debug.full"), ["data.train=fold2"])),
         "recipe": "debug.full",
     }
     RunFolder(run).write(RunFolder(run).facts, learned)
