@@ -107,7 +107,10 @@ def verify_weights(names: Names = None) -> None:
         files = [published_file(name) for name in names or ()]
     except UnknownName as error:
         _fail(str(error))
-    for file in files or [file for file in FILES if cached(file, cache_folder())]:
+    files = files or [file for file in FILES if cached(file, cache_folder())]
+    if not files:
+        typer.echo(f"nothing is in {cache_folder()}; `trichord weights fetch NAME` brings a file there")
+    for file in files:
         try:
             record = verify(file, cache_folder())
             typer.echo(f"{file.name}: whole, {record.size:,} bytes, sha256 {record.sha256[:12]}…")

@@ -109,7 +109,7 @@ def _admit(file: PublishedFile, partial: Path, cache: Path, *, origin: str) -> P
         expected = f"{file.size or size:,} bytes with sha256 {known[:12]}…"
         raise FetchError(
             f"{file.name} from {origin} has {size:,} bytes with sha256 {sha256[:12]}…; expected {expected}. "
-            "It was deleted; try again, or give a good copy with --from"
+            "What came into the cache was deleted; try again, or give a good copy with --from"
         )
     record = Record(size=size, sha256=sha256, origin=origin, sha256_was_known=file.sha256 is not None)
     _write(_record_path(file, cache), json.dumps({name: getattr(record, name) for name in Record.__slots__}))

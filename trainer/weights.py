@@ -67,7 +67,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
     WeightsError.
     """
     if not path.is_file():
-        raise WeightsError(f"{path} is no file; expected weights: .safetensors, .pt or .pth")
+        raise WeightsError(
+            f"{path} is no weights file (.safetensors, .pt or .pth), and no folder of a run or model"
+        )
     try:
         state = _read(path)
     except Exception as error:  # PyTorch's unpickler raises whatever it stumbles over in what is no pickle
