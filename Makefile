@@ -4,7 +4,7 @@ BIN := .venv/bin
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 EXTRAS := ingest,s3,flows,train,fast
 
-.PHONY: install demo test check bench docs clean openclip constraints
+.PHONY: install demo demo-full test check bench docs clean openclip constraints
 
 install: .venv/.installed
 
@@ -17,6 +17,10 @@ install: .venv/.installed
 # Everything that a person does with this project, on made-up videos: no network, two minutes.
 demo: install
 	$(BIN)/python -m flows.demo
+
+# From nothing to every table of a paper, at toy scale: no network, a quarter of an hour at most on two cores.
+demo-full: install
+	$(BIN)/trichord reproduce audioclip --scale toy --out demo/reproduce
 
 check: install
 	$(BIN)/ruff format --check .

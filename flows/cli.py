@@ -60,6 +60,7 @@ def _mount() -> None:
     from flows.evaluate_command import evaluate_app
     from flows.rebuild_command import rebuild_app
     from flows.report_command import report
+    from flows.reproduce_command import reproduce_app
     from flows.search_command import search_app
     from flows.train_command import train_app
 
@@ -73,6 +74,7 @@ def _mount() -> None:
     app.add_typer(train_app)
     app.add_typer(evaluate_app)
     app.command("crossval", rich_help_panel="Evaluation")(crossval)
+    app.add_typer(reproduce_app, name="reproduce", rich_help_panel="Evaluation")
     app.command("report", rich_help_panel="Evaluation")(report)
 
 

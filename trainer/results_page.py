@@ -38,14 +38,24 @@ def render(published: Sequence[Mapping[str, str]], measured: Sequence[Mapping[st
     """The page. Raises ValueError for a row of a toy run."""
     if toys := [row for row in measured if str(row["recipe"]).startswith(_TOY)]:
         raise ValueError(f"{toys[0]['recipe']} is a toy recipe; its results belong into its own run's folder")
-    parts = [_HEAD]
-    for table, title in TITLES.items():
-        rows = [row for row in published if row["table"] == table]
-        parts.append(_section(title, _with_ours(rows, measured), _TABLE_4 if table == "4" else ""))
+    parts = [_HEAD, *_tables(published, measured, TITLES)]
     rest = sorted((row for row in published if not row["table"]), key=lambda row: row["source"])
     for source, rows_of in groupby(rest, key=lambda row: row["source"]):
         parts.append(_section(source, _as_printed(list(rows_of)), ""))
     return "\n".join(parts)
+
+
+def tables_page(measured: Sequence[Mapping[str, Any]], *, tables: Iterable[str], head: str) -> str:
+    """Some of the paper's tables under a head of one's own, for a folder of runs; also of toys."""
+    return "\n".join([head, *_tables(read_published(), measured, tables)])
+
+
+def _tables(
+    published: Sequence[Mapping[str, str]], measured: Sequence[Mapping[str, Any]], tables: Iterable[str]
+) -> Iterator[str]:
+    for table in tables:
+        rows = [row for row in published if row["table"] == table]
+        yield _section(TITLES[table], _with_ours(rows, measured), _TABLE_4 if table == "4" else "")
 
 
 def _section(title: str, table: Iterable[str], note: str) -> str:
