@@ -47,9 +47,11 @@ class Measure:
 
     @property
     def interval(self) -> Interval:
-        """Centred percentile bootstrap, 95 %; no metric is below 0."""
+        """Centred percentile bootstrap, 95 %, within what the metric can be: ranks from 1, shares up to 1."""
         found = interval(self.replicates, self.value)
-        return replace(found, low=float(np.maximum(found.low, 0.0)))
+        least, most = (1.0, np.inf) if "median_rank" in self.name else (0.0, 1.0)
+        low, high = np.clip((found.low, found.high), least, most)  # NaN stays
+        return Interval(low=float(low), high=float(high))
 
     @property
     def definition(self) -> str:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from trainer.bootstrap import Resampling, interval, mean_over_classes
+from trainer.measure import Measure
 from trainer.metrics import class_average_precisions
 
 
@@ -74,3 +75,20 @@ def test_a_class_that_a_resample_lacks_is_left_out_of_that_resamples_mean() -> N
 def test_without_resamples_there_is_no_interval() -> None:
     found = interval(Resampling(items=5, resamples=0).means(np.ones(5)), 1.0)
     assert np.isnan([found.low, found.high]).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "least", "most"),
+    [
+        ("retrieval/text_to_audio/hit@5", [0, 0, 1, 1, 1], 0, 1),
+        ("x/y/median_rank_fold_mean", [1, 1, 1, 9], 1, 9),
+    ],
+)
+def test_an_interval_stays_within_what_the_metric_can_be(
+    name: str, values: list[float], least: float, most: float
+) -> None:
+    items = np.array(values, dtype=np.float64)
+    for seed in range(5):  # the resamples' mean lies above the number for some, below it for others
+        replicates = Resampling(items=len(items), resamples=50, seed=seed).means(items)
+        found = Measure(name=name, value=items.mean(), n=len(items), replicates=replicates).interval
+        assert least <= found.low < items.mean() < found.high <= most
