@@ -14,7 +14,7 @@ install: .venv/.installed
 	$(UV) -e '.[$(EXTRAS)]' --constraints constraints.txt --group dev
 	touch $@
 
-# Everything that a person does with this project, on made-up videos: no network, two minutes.
+# Everything that a person does with this project, on made-up videos: no network, five minutes.
 demo: install
 	$(BIN)/python -m flows.demo
 

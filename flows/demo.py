@@ -1,4 +1,4 @@
-"""The whole job on one machine, with no network: videos are made and served, the flow ingests them, we look.
+"""The whole job on one machine, with no network: videos are made, served, ingested and learned from.
 
     python -m flows.demo [--folder demo] [--count 96] [--verbose]
 
@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 from flows.cli import Exit
 from flows.demo_story import Stopwatch, Story
+from flows.demo_training import LEAST_TO_LEARN, Lab, TrainingError, learn, to_look_at
 from flows.ingest_run import GIVEN_WRONG
 from flows.looking import write_sheet
 from pipeline.build import Stopped
@@ -111,6 +112,8 @@ def _told(places: Places, count: int, *, verbose: bool) -> tuple[Exit, str]:
         return Exit.USAGE, str(error)
     except (DemoError, EncodingError, ManifestError, QueryError, Stopped) as error:
         return Exit.BROKEN, str(error)
+    except TrainingError as error:
+        return Exit.FAILED, str(error)
     return Exit.OK, ""
 
 
@@ -124,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def demo(places: Places, count: int, story: Story, *, verbose: bool = False) -> None:
     """Tell the whole story. Raises DemoError when it does not end well."""
-    story.title("Trichord, from made-up videos to verified shards, on this machine alone")
+    story.title("Trichord, from made-up videos to a model that was trained on them, on this machine alone")
     watch = Stopwatch()
     dataset = _render(places, count, story)
     troubles = some_troubles(dataset)
@@ -136,7 +139,9 @@ def demo(places: Places, count: int, story: Story, *, verbose: bool = False) -> 
         _ask(manifest, places, story)
         _check(manifest, dataset, troubles)
     _look(places, story)
-    _farewell(places, story, watch)
+    lab = Lab(dataset=places.dataset, folder=places.folder, story=story)
+    learned = _learn(lab, count)
+    _farewell(places, dict(to_look_at(lab)) if learned else {}, story, watch)
 
 
 # ------------------------------------------------------------------------------------------ before
@@ -341,12 +346,23 @@ def _look(places: Places, story: Story) -> None:
     story.say(f"{places.sheet}: {shown} samples, {size(places.sheet.stat().st_size)}")
 
 
-def _farewell(places: Places, story: Story, watch: Stopwatch) -> None:
+def _learn(lab: Lab, count: int) -> bool:
+    """Whether there was enough to learn from."""
+    if count < LEAST_TO_LEARN:
+        lab.story.chapter("No training")
+        lab.story.say(f"{count} videos are too few; with --count {LEAST_TO_LEARN} or more it follows here")
+        return False
+    learn(lab)
+    return True
+
+
+def _farewell(places: Places, learned: Mapping[str, str], story: Story, watch: Stopwatch) -> None:
     story.chapter(f"All is well, after {watch}. What to look at now")
     tar = min(places.dataset.glob("*.tar"))
     home = f"PREFECT_HOME={places.prefect.absolute()}"
     for command, meaning in {
         str(places.sheet): "frames, spectrograms, labels and players: open it in any browser",
+        **learned,
         f"tar tf {tar} | head -15": "a shard is a plain tar: frames, sound, text and facts of each sample",
         f"trichord status {places.dataset}": "how far it is, what failed, who works; also while it runs",
         f"trichord manifest {places.dataset}": "what there is to ask",
