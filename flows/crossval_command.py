@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from trainer.crossval import CrossvalResult, FoldResult, Summary
     from trainer.run_request import Outcome
 
+_SHOWN = "classification/"  # of what an encoder is measured by: all of it is in crossval.json
+
 # torch takes seconds to import: a command imports the trainer when it runs, so that --help answers at once
 
 
@@ -102,9 +104,10 @@ def _code(outcome: "Outcome") -> int:
 def _show(result: "CrossvalResult", *, as_json: bool) -> None:
     if as_json:
         return typer.echo(json.dumps(json.loads((result.out / "crossval.json").read_text()), indent=2))
-    metrics = list(result.folds[0].values)
+    metrics = [name for name in result.folds[0].values if name.startswith(_SHOWN)]
     rows = [_fold_row(fold, metrics) for fold in result.folds]
-    show_table(("fold", "n", *metrics), [*rows, _mean_row(result.summaries)])
+    means = [summary for summary in result.summaries if summary.metric.startswith(_SHOWN)]
+    show_table(("fold", "n", *metrics), [*rows, _mean_row(means)])
     if result.left:
         typer.echo(f"not judged: {', '.join(result.left)}; the mean is over the others")
     if result.partial:
@@ -113,17 +116,15 @@ def _show(result: "CrossvalResult", *, as_json: bool) -> None:
 
 
 def _fold_row(fold: "FoldResult", metrics: list[str]) -> tuple[str, ...]:
-    return (fold.fold, str(fold.n), *(_value(name, fold.values[name]) for name in metrics))
+    return (fold.fold, str(fold.n), *(_value(fold.values[name]) for name in metrics))
 
 
-def _mean_row(summaries: "tuple[Summary, ...]") -> tuple[str, ...]:
+def _mean_row(summaries: "list[Summary]") -> tuple[str, ...]:
     cells = (
-        _value(each.metric, each.mean)
-        + ("" if each.spread is None else f" ± {_value(each.metric, each.spread)}")
-        for each in summaries
+        _value(each.mean) + ("" if each.spread is None else f" ± {_value(each.spread)}") for each in summaries
     )
     return ("mean", str(summaries[0].n), *cells)
 
 
-def _value(metric: str, value: float) -> str:
-    return f"{value:.1f}" if "median_rank" in metric else f"{100 * value:.2f}"
+def _value(value: float) -> str:
+    return f"{100 * value:.2f}"

@@ -2,10 +2,13 @@
 
 import csv
 import json
+import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
+
+from trainer.measure import FOLD_MEAN
 
 HERE = Path(__file__).parent
 PUBLISHED = HERE / "published_results.csv"
@@ -23,8 +26,9 @@ _TOY = "debug."
 _HEAD = """# Results
 
 Published numbers as printed, and ours beside them: in percent, with 95 % intervals, each a row of
-`results.jsonl` that says what it depends on ([evaluations.md](evaluations.md)). A cell of ours that is empty
-says what it waits for: a run of which recipe, evaluated on which data set. Toy runs never come here.
+`results.jsonl` that says what it depends on ([evaluations.md](evaluations.md)); a mean over folds has ± the
+standard deviation over them. A cell of ours that is empty says what it waits for: a run of which recipe,
+evaluated on which data set. Toy runs never come here.
 
 This page is made of `trainer/published_results.csv` and `trainer/measured_results.jsonl`:
 `python -m trainer.results_page`; a test fails when it is stale.
@@ -80,15 +84,30 @@ def _with_ours(rows: Sequence[Mapping[str, str]], measured: Sequence[Mapping[str
 def _ours(row: Mapping[str, str], measured: Sequence[Mapping[str, Any]]) -> str:
     if not row["our_metric"]:
         return ""
-    wanted = (row["our_dataset"], row["our_metric"], row["our_recipe"])
-    found = [each for each in measured if (each["dataset"], each["metric"], each["recipe"]) == wanted]
+    found = _found(row, row["our_metric"], measured)
     whole = [each for each in found if not each["fold"] and not each["class_name"]]
     if not whole:
         return f"waits for {row['our_recipe']} on {row['our_dataset']}"
     newest = whole[-1]
-    return f"{_percent(newest['value'])} ({_percent(newest['low'])} to {_percent(newest['high'])})" + (
-        f"; {newest['partial']}" if newest["partial"] else ""
+    spread = _spread(_found(row, row["our_metric"].removesuffix(FOLD_MEAN), measured))
+    return (
+        f"{_percent(newest['value'])}{spread} ({_percent(newest['low'])} to {_percent(newest['high'])})"
+        + (f"; {newest['partial']}" if newest["partial"] else "")
     )
+
+
+def _found(
+    row: Mapping[str, str], metric: str, measured: Sequence[Mapping[str, Any]]
+) -> list[Mapping[str, Any]]:
+    wanted = (row["our_dataset"], metric, row["our_recipe"])
+    return [each for each in measured if (each["dataset"], each["metric"], each["recipe"]) == wanted]
+
+
+def _spread(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Standard deviation over folds, where there are some; the newest of each counts."""
+    folds = {row["fold"]: row["value"] for row in rows if row["fold"] and not row["class_name"]}
+    values = [value for value in folds.values() if value is not None]
+    return f" ± {_percent(statistics.stdev(values))}" if len(values) > 1 else ""
 
 
 def _percent(value: float | None) -> str:

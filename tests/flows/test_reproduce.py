@@ -13,6 +13,7 @@ import pytest
 from ingestions import ROOT
 from shard_folders import shard_folder
 
+from flows.reproduce import reproduce
 from flows.reproduce_command import request_of
 from flows.reproduce_plan import Plan, ReproduceRequest, Step, command_line, cost_of, make_plan
 from flows.reproduce_run import check_data, measured, run_step
@@ -149,6 +150,11 @@ def test_a_killed_reproduction_goes_on_with_what_was_not_done(tmp_path: Path) ->
 def test_what_cannot_be_asked_is_one_line(tmp_path: Path, options: dict[str, str], message: str) -> None:
     with pytest.raises(RunError, match=re.escape(message)):
         _plan(tmp_path, **options)  # type: ignore[arg-type]
+
+
+def test_the_flow_wants_an_absolute_folder() -> None:
+    with pytest.raises(ValueError, match=r"out is 'repro': .* expected an absolute path"):
+        reproduce.fn(out="repro")
 
 
 def test_a_dry_run_shows_the_plan_and_leaves_nothing(tmp_path: Path) -> None:

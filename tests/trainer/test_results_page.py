@@ -46,3 +46,11 @@ def test_a_measured_number_takes_the_place_of_what_it_waited_for() -> None:
 def test_a_toy_runs_numbers_are_kept_out_of_the_page() -> None:
     with pytest.raises(ValueError, match="toy recipe"):
         render(read_published(), [{**MEASURED, "recipe": "debug.full"}])
+
+
+def test_a_mean_over_folds_has_its_spread_beside_it() -> None:
+    folds = [
+        {**MEASURED, "metric": "zero_shot/audio/accuracy", "fold": f"fold{place}", "value": value}
+        for place, value in enumerate((0.69, 0.71, 0.73))
+    ]
+    assert "70.12 ± 2.00 (68.00 to 72.00)" in render(read_published(), [*folds, MEASURED])
