@@ -1,6 +1,8 @@
 """Carrying out a plan of reproduction: what is missing is done in a process of its own, with a receipt."""
 
+import ctypes
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -92,6 +94,7 @@ def _ended(plan: Plan, step: Step, file: Any) -> int:
         stdout=file,
         stderr=subprocess.STDOUT,
         env=_environment(plan),
+        preexec_fn=_end_with_parent if sys.platform == "linux" else None,
     )
     try:
         return process.wait()
@@ -102,6 +105,15 @@ def _ended(plan: Plan, step: Step, file: Any) -> int:
         except subprocess.TimeoutExpired:
             process.kill()
         raise
+
+
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def _end_with_parent() -> None:
+    """Whoever kills this command, also by SIGKILL, stops the step in work, which saves first."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _environment(plan: Plan) -> Mapping[str, str]:
