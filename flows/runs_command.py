@@ -25,6 +25,9 @@ def runs(
         Path | None,
         typer.Option("--plot", help="Draw the learning curves, too.", metavar="FILE.html|FILE.svg"),
     ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Draw every measure, not only accuracy, mAP and R@1.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Compare runs, also while they go: state, losses, the best metric, speed, data, what was changed.
@@ -47,7 +50,7 @@ def runs(
             [_row(view) for view in views],
         )
     if plot is not None:
-        _draw(plot, views)
+        _draw(plot, views, every=every)
 
 
 def _found(folders: Sequence[Path]) -> "list[RunView]":
@@ -93,11 +96,12 @@ def _plain(view: "RunView") -> dict[str, Any]:
     }
 
 
-def _draw(plot: Path, views: "list[RunView]") -> None:
+def _draw(plot: Path, views: "list[RunView]", *, every: bool) -> None:
     from flows.curves import Chart, write_curves
 
     names = dict.fromkeys(name for view in views for name in view.curves)
-    drawn = [name for name in names if name in _DRAWN or name.startswith("train/loss/") or _evaluated(name)]
+    measured = _evaluated if every else _telling
+    drawn = [name for name in names if name in _DRAWN or name.startswith("train/loss/") or measured(name)]
     charts = [
         Chart(title=name, lines={str(view.path): view.curves[name] for view in views if name in view.curves})
         for name in sorted(drawn, key=_order)
@@ -107,6 +111,10 @@ def _draw(plot: Path, views: "list[RunView]") -> None:
     except ValueError as error:
         raise fail(error) from None
     typer.echo(f"{plot}: {len(charts)} charts of {len(views)} runs", err=True)
+
+
+def _telling(name: str) -> bool:
+    return _evaluated(name) and name.rsplit("/", 1)[-1] in ("accuracy", "mAP", "R@1")
 
 
 def _evaluated(name: str) -> bool:
