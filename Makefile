@@ -4,7 +4,7 @@ BIN := .venv/bin
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 EXTRAS := ingest,s3,flows,train,fast
 
-.PHONY: install demo demo-full test check bench docs clean openclip constraints
+.PHONY: install demo demo-full test check bench docs clean openclip constraints test-long
 
 install: .venv/.installed
 
@@ -29,7 +29,11 @@ check: install
 	$(BIN)/lint-imports
 
 test: check openclip
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile -m 'not long'
+
+# What takes many minutes by itself: every table at toy scale, from nothing.
+test-long: install
+	$(BIN)/python -m pytest -m long
 
 # Nothing is built: the pages are Markdown, and what they show is run.
 docs: install

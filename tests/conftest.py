@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,12 @@ from pipeline.ffmpeg import find_program
 
 if TYPE_CHECKING:
     from s3_server import S3Server
+
+
+def pytest_configure() -> None:
+    """A shell's background jobs ignore Ctrl-C, and so would what a test starts and interrupts."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

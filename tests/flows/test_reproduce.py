@@ -166,7 +166,7 @@ def test_a_dry_run_shows_the_plan_and_leaves_nothing(tmp_path: Path) -> None:
     assert not out.exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_toy_table_is_filled_from_nothing(tmp_path: Path) -> None:
     subprocess.run(_command(tmp_path, "--device", "cpu"), cwd=ROOT, check=True)
     page = (tmp_path / "results.md").read_text()
