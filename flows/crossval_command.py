@@ -24,8 +24,9 @@ def crossval(
         str, typer.Option("--data", help="Shards whose splits are folds: a folder, or s3://bucket/prefix.")
     ],
     out: Annotated[
-        Path, typer.Option("--out", help="Folder of this cross-validation; a run in it for each fold.")
-    ],
+        Path | None,
+        typer.Option("--out", help="A folder with a run for each fold [default: runs/crossval-RECIPE-DATA]."),
+    ] = None,
     start_run: Annotated[
         str,
         typer.Option("--from", help="Every fold starts from this run or weights file.", metavar="RUN"),
@@ -54,7 +55,7 @@ def crossval(
 
     Examples:
 
-        trichord crossval audioclip.finetune_esc50 --from runs/a3 --data data/esc50 --out runs/esc50
+        trichord crossval audioclip.finetune_esc50 --from runs/a3 --data data/esc50
 
         trichord crossval debug.finetune_esc50_standalone --data data/esc50 --out runs/toy --folds 1,2
 
@@ -72,7 +73,7 @@ def crossval(
         request = CrossvalRequest(
             recipe=recipe,
             data=data,
-            out=out,
+            out=out or _default_out(recipe, data),
             start_run=start_run,
             folds=_numbers(folds),
             overrides=tuple(overrides or ()),
@@ -86,6 +87,11 @@ def crossval(
     if result.left or result.folds:
         _show(result, as_json=as_json)
     raise typer.Exit(_code(result.outcome))
+
+
+def _default_out(recipe: str, data: str) -> Path:
+    name = recipe.rpartition("/")[-1].replace(":", "-")
+    return Path("runs") / f"crossval-{name}-{data.rstrip('/').rpartition('/')[-1]}"
 
 
 def _numbers(folds: str) -> tuple[int, ...]:

@@ -25,7 +25,9 @@ def _words() -> None:
 
 @reproduce_app.command("audioclip")
 def audioclip(
-    out: Annotated[Path, typer.Option("--out", help="Where everything goes.", metavar="FOLDER")],
+    out: Annotated[Path, typer.Option("--out", help="Where everything goes.", metavar="FOLDER")] = Path(
+        "reproduction"
+    ),
     tables: Annotated[str, typer.Option("--tables", help="Which of the paper's.")] = "1,2,3,4",
     scale: Annotated[str, typer.Option("--scale", help="toy or full.", metavar="toy|full")] = "toy",
     data: Annotated[

@@ -204,6 +204,8 @@ def _begin(plan: _Plan) -> None:
         for name, old, new in differences(before["stage"], facts["stage"])
         if not name.startswith("machine.")
     ]
+    if changed and not any((plan.request.out / fold / "checkpoints").exists() for fold in plan.folds):
+        return RunFolder(plan.request.out).write(path, facts)  # nothing was learned of what was asked before
     if changed:
         raise RunError(
             f"{plan.request.out} holds another cross-validation: {'; '.join(changed)}. "

@@ -156,6 +156,13 @@ def test_a_killed_cross_validation_goes_on(data: Path, tmp_path: Path, whole: Cr
     assert (out / "fold1" / "model.safetensors").stat().st_mtime_ns == first
 
 
+def test_what_never_learned_anything_binds_no_folder(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(RunError, match=r"model\.classes"):
+        _validated(data, out, overrides=(*SHORT, "model.classes=3"), folds=(1,))
+    assert [fold.fold for fold in _validated(data, out, folds=(1,)).folds] == ["fold1"]
+
+
 def test_another_recipe_in_the_same_folder_is_refused(whole: CrossvalResult, data: Path) -> None:
     with pytest.raises(RunError, match=r"holds another cross-validation: .*optim\.lr was .*, is 0\.5"):
         _validated(data, whole.out, overrides=(*SHORT, "optim.lr=0.5"))
