@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from shards.layout import ANNOTATION_FOLDER
+from shards.parquet import read_table
 from shards.store import Store, open_store
 
 KEY = "key"
@@ -56,7 +57,7 @@ def read_annotation(store: Store, reference: str) -> Annotation:
     """
     try:
         with _opened(store, reference) as file:
-            table = pq.read_table(file)
+            table = read_table(file)
     except FileNotFoundError:
         raise AnnotationError(f"no annotation {reference}; {_expected(store)}") from None
     except (OSError, ValueError, pa.ArrowException) as error:
@@ -75,7 +76,7 @@ def key_fault(file: Path) -> str | None:
     """Why a file is no annotation, by its keys alone; None for one that is."""
     try:
         schema = pq.read_schema(file)
-        table = pq.read_table(file, columns=[KEY] if KEY in schema.names else [])
+        table = read_table(file, [KEY] if KEY in schema.names else [])
     except (OSError, ValueError, pa.ArrowException) as error:
         return " ".join(str(error).split())
     return _fault(table, schema.names)

@@ -4,10 +4,9 @@ from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from shards.layout import shard_index
 from shards.outcome import Disposition, Outcome
+from shards.parquet import read_table
 from shards.segment import Segment
 from shards.store import Store
 
@@ -60,7 +59,7 @@ def _ledgers(store: Store, split: str, columns: list[str]) -> Iterator[Any]:
 
     def read(name: str) -> Any:
         with store.open(name) as file:
-            return pq.read_table(file, columns=columns)
+            return read_table(file, columns)
 
     with ThreadPoolExecutor(_READERS) as readers:
         yield from readers.map(read, names)

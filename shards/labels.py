@@ -10,6 +10,9 @@ from typing import IO, Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from shards.parquet import read_table
+from shards.whole_file import appearing
+
 CLASS_LABELS = "class_labels_indices.csv"
 COLUMNS = ("index", "mid", "display_name")  # as AudioSet's class_labels_indices.csv heads them
 
@@ -131,9 +134,8 @@ def write_labels(target: Path | IO[bytes], labels: Labels) -> None:
     if not isinstance(target, Path):
         pq.write_table(_table(labels), target, compression="zstd")
         return
-    partial = target.with_name(f"{target.name}.partial")
-    pq.write_table(_table(labels), partial, compression="zstd")
-    partial.replace(target)
+    with appearing(target) as partial:
+        pq.write_table(_table(labels), partial, compression="zstd")
 
 
 def _table(labels: Labels) -> pa.Table:
@@ -144,7 +146,7 @@ def _table(labels: Labels) -> pa.Table:
 def read_labels(source: Path | IO[bytes]) -> Labels:
     """The table that `write_labels` wrote; LabelsError when the file is something else."""
     try:
-        rows: list[dict[str, Any]] = pq.read_table(source, columns=SCHEMA.names).to_pylist()
+        rows: list[dict[str, Any]] = read_table(source, SCHEMA.names).to_pylist()
         classes = [ClassLabel(**{**row, "parents": tuple(row["parents"])}) for row in rows]
     except (OSError, pa.ArrowException, KeyError, TypeError) as error:
         raise LabelsError(f"{source}: cannot be read as a class table: {error}") from error

@@ -11,6 +11,8 @@ from typing import IO, Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from shards.parquet import read_table
+
 FORMAT_VERSION = 1
 SHARD_KEY = b"trichord.shard"
 
@@ -181,5 +183,5 @@ def read_record(source: Path | IO[bytes]) -> ShardRecord:
 
 def read_attempts(source: Path | IO[bytes], columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """The ledger's rows as dictionaries, all columns or the named ones."""
-    rows: list[dict[str, Any]] = pq.read_table(source, columns=columns).to_pylist()
+    rows: list[dict[str, Any]] = read_table(source, columns).to_pylist()
     return rows

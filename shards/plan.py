@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shards.layout import PLAN_FOLDER, shard_name
+from shards.parquet import opened, read_group
 from shards.segment import Segment, segment_key
 from shards.store import Store
 
@@ -109,8 +110,8 @@ def _batch(chunk: Sequence[Segment], shard: str) -> pa.RecordBatch:
 def copy_plan(store: Store, plan: Plan, shards: Sequence[str], target: Path) -> Plan:
     """Write the plan's file with only some of its shards; it answers no question any more."""
     with store.open(plan.name) as file, pq.ParquetWriter(target, SCHEMA, compression="zstd") as writer:
-        parquet = pq.ParquetFile(file)
-        groups = [parquet.read_row_group(plan.shards.index(shard)) for shard in shards]
+        parquet = opened(file)
+        groups = [read_group(parquet, plan.shards.index(shard)) for shard in shards]
         for group in groups:
             writer.write_table(group)
         sizes = tuple(group.num_rows for group in groups)
@@ -139,14 +140,14 @@ def read_plans(store: Store, split: str | None = None) -> list[Plan]:
 
 def _read_plan(store: Store, name: str) -> Plan:
     with store.open(name) as file:
-        facts = json.loads(pq.ParquetFile(file).metadata.metadata[PLAN_KEY])
+        facts = json.loads(opened(file).metadata.metadata[PLAN_KEY])
     return Plan(**{**facts, "shards": tuple(facts["shards"]), "sizes": tuple(facts["sizes"])})
 
 
 def read_planned(store: Store, plan: Plan, shard: str) -> list[Segment]:
     """The segments of one shard, in their order."""
     with store.open(plan.name) as file:
-        rows = pq.ParquetFile(file).read_row_group(plan.shards.index(shard)).to_pylist()
+        rows = read_group(opened(file), plan.shards.index(shard)).to_pylist()
     return [
         Segment(
             ytid=row["ytid"],
@@ -163,6 +164,6 @@ def read_planned(store: Store, plan: Plan, shard: str) -> list[Segment]:
 def planned_keys(store: Store, plan: Plan, shards: Iterable[str] | None = None) -> Iterator[str]:
     """The keys of a plan, of all its shards or the named ones."""
     with store.open(plan.name) as file:
-        parquet = pq.ParquetFile(file)
+        parquet = opened(file)
         for index in range(len(plan.shards)) if shards is None else map(plan.shards.index, shards):
-            yield from parquet.read_row_group(index, columns=["key"])["key"].to_pylist()
+            yield from read_group(parquet, index, ["key"])["key"].to_pylist()
