@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shards.page import Markup, facts, tag, write_page
+from shards.whole_file import appearing
 from trainer.report_charts import Scale, round_values, scale_of, thinned
 
 Points = Sequence[tuple[float, float]]
@@ -48,9 +49,8 @@ def _write_svg(target: Path, charts: Sequence[Chart]) -> None:
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}">'
     ground = f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>'
     style = "<style>text { font: 12px system-ui, sans-serif; fill: #1d1f24; }</style>"
-    partial = target.with_name(f"{target.name}.partial")
-    partial.write_text(f"{head}{style}{ground}{''.join(parts)}</svg>\n", encoding="utf-8")
-    partial.replace(target)
+    with appearing(target) as partial:
+        partial.write_text(f"{head}{style}{ground}{''.join(parts)}</svg>\n", encoding="utf-8")
 
 
 def _drawn(chart: Chart, names: Sequence[str], *, y: int = 0) -> Markup:

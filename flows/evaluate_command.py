@@ -8,6 +8,7 @@ import typer
 
 from flows.cli import Exit, fail
 from flows.tables import show_table
+from shards.whole_file import appearing
 
 if TYPE_CHECKING:
     from trainer.evaluation_run import EvaluationResult
@@ -233,9 +234,8 @@ def freeze(
         found = select_samples(
             open_store(data), splits=split or (), where=where, annotations=annotation or ()
         )
-        partial = out.with_name(f"{out.name}.partial")
-        partial.write_text("".join(f"{line}\n" for line in _listed(found)), encoding="utf-8")
-        partial.replace(out)
+        with appearing(out) as partial:
+            partial.write_text("".join(f"{line}\n" for line in _listed(found)), encoding="utf-8")
     except (SelectionError, AnnotationError, StoreError, OSError, ValueError) as error:
         raise fail(error) from None
     typer.echo(f"{len(found):,} keys in {out}; SHA-256 of the keys {found.key_list_sha256}", err=True)

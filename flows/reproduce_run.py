@@ -17,6 +17,7 @@ from pipeline.demo_videos import SPLITS, write_demo_dataset
 from pipeline.ingest import ingest
 from pipeline.rebuild import RebuildSettings, rebuild
 from pipeline.settings import IngestSettings
+from shards.whole_file import appearing
 from trainer.results import latest, read_results
 from trainer.results_page import tables_page
 from trainer.run_folder import RunFolder
@@ -176,10 +177,8 @@ def _demo_audioset(raw: Path, out: str) -> None:
 
 def _tables(plan: Plan, step: Step) -> None:
     page = tables_page(measured(plan), tables=plan.request.tables, head=_head(plan))
-    out = Path(step.output)
-    partial = out.with_name(f"{out.name}.partial")
-    partial.write_text(page, encoding="utf-8")
-    partial.replace(out)
+    with appearing(Path(step.output)) as partial:
+        partial.write_text(page, encoding="utf-8")
 
 
 def measured(plan: Plan) -> list[dict[str, Any]]:

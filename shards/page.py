@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from shards.whole_file import appearing
+
 _VOID = {"br", "hr", "img", "input", "meta"}
 
 # Nothing is fetched and nothing runs, whatever a title from the internet tries: escaping is the first guard,
@@ -132,6 +134,5 @@ def write_page(target: Path, *content: Content, title: str, lead: str = "", styl
     )
     text = f"<!doctype html>\n{tag('html', head, body, lang='en').text}\n"
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(target.name + ".partial")
-    partial.write_bytes(text.encode("utf-8", "replace"))  # a lone surrogate in a title is no reason to fail
-    partial.replace(target)
+    with appearing(target) as partial:
+        partial.write_bytes(text.encode("utf-8", "replace"))  # a lone surrogate in a title is no failure

@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from shards.query import Answer, View
+from shards.whole_file import appearing
 
 TABLE_ROWS = 100
 CELL_WIDTHS = (60, 44, 32)  # what a long text is cut to: the first with which all columns fit
@@ -157,10 +158,8 @@ WRITERS: Mapping[str, Callable[[Answer, BinaryIO], None]] = {
 
 def write_file(answer: Answer, format: str, target: Path) -> None:
     """Write a file of one of the formats in `WRITERS`; it appears whole."""
-    partial = target.with_name(f"{target.name}.partial")
-    with partial.open("wb") as out:
+    with appearing(target) as partial, partial.open("wb") as out:
         WRITERS[format](answer, out)
-    partial.replace(target)
 
 
 @contextlib.contextmanager

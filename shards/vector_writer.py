@@ -20,6 +20,7 @@ from shards.vectors import (
     VectorIndexError,
     read_index_facts,
 )
+from shards.whole_file import appearing
 
 PENDING = "pending"
 COPY = 1 << 14  # rows copied at once
@@ -134,15 +135,13 @@ def _made_by(facts: IndexFacts) -> dict[str, Any]:
 
 def _save_matrix(target: Path, parts: Sequence[Matrix], keep: RowNumbers, size: int) -> None:
     """The lines `keep` of the parts, one after another; at most COPY of them are in memory."""
-    partial = target.with_name(f"{target.name}.partial")
     header = {"descr": "<f4", "fortran_order": False, "shape": (len(keep), size)}
-    with partial.open("wb") as file:
+    with appearing(target) as partial, partial.open("wb") as file:
         np.lib.format.write_array_header_2_0(file, header)
         for rows in _gathered(parts, keep, size):
             file.write(rows.tobytes())
         file.flush()
         os.fsync(file.fileno())
-    partial.replace(target)
 
 
 def _gathered(parts: Sequence[Matrix], keep: RowNumbers, size: int) -> Iterator[Matrix]:
@@ -158,21 +157,17 @@ def _gathered(parts: Sequence[Matrix], keep: RowNumbers, size: int) -> Iterator[
 
 
 def _save(target: Path, array: Matrix) -> None:
-    partial = target.with_name(f"{target.name}.partial")
-    with partial.open("wb") as file:
+    with appearing(target) as partial, partial.open("wb") as file:
         np.save(file, array)
         file.flush()
         os.fsync(file.fileno())
-    partial.replace(target)
 
 
 def _save_rows(target: Path, table: pa.Table) -> None:
-    partial = target.with_name(f"{target.name}.partial")
-    pq.write_table(table, partial, compression="zstd", row_group_size=ROW_GROUP)
-    partial.replace(target)
+    with appearing(target) as partial:
+        pq.write_table(table, partial, compression="zstd", row_group_size=ROW_GROUP)
 
 
 def _write(target: Path, content: bytes) -> None:
-    partial = target.with_name(f"{target.name}.partial")
-    partial.write_bytes(content)
-    partial.replace(target)
+    with appearing(target) as partial:
+        partial.write_bytes(content)

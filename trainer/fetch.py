@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from shards.whole_file import appearing
 from trainer.published import PublishedFile
 
 Report = Callable[[int, int | None], None]  # (bytes so far, bytes in all when known)
@@ -202,9 +203,8 @@ def _record_path(file: PublishedFile, cache: Path) -> Path:
 
 
 def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text + "\n")
-    partial.replace(path)
+    with appearing(path) as partial:
+        partial.write_text(text + "\n")
 
 
 @contextmanager

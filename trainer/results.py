@@ -4,7 +4,6 @@ import dataclasses
 import fcntl
 import json
 import math
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from shards.whole_file import write_lasting
 from trainer.bootstrap import LEVEL, Interval, Replicates, interval
 from trainer.measure import Draws, Measure
 from trainer.run_request import RunError
@@ -87,11 +87,11 @@ def append_results(
     measures = list(measures)
     rows = [row_of(measure, provenance, draws) for measure in measures]
     with _held(folder):
-        _replace(folder / REPLICATES, _replicates_with(folder, measures, rows))
+        write_lasting(folder / REPLICATES, _replicates_with(folder, measures, rows))
         path = folder / RESULTS
         before = path.read_bytes() if path.exists() else b""
         lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
-        _replace(path, before + lines.encode())  # last: who finds a row finds its replicates
+        write_lasting(path, before + lines.encode())  # last: who finds a row finds its replicates
     return rows
 
 
@@ -230,12 +230,3 @@ def _held(folder: Path) -> Iterator[None]:
     with (folder / f"{RESULTS}.lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _replace(path: Path, content: bytes) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

@@ -8,6 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from shards.whole_file import appearing
 from trainer.measure import FOLD_MEAN
 
 HERE = Path(__file__).parent
@@ -144,6 +145,5 @@ def read_measured() -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    partial = PAGE.with_name(f"{PAGE.name}.partial")
-    partial.write_text(render(read_published(), read_measured()), encoding="utf-8")
-    partial.replace(PAGE)
+    with appearing(PAGE) as partial:
+        partial.write_text(render(read_published(), read_measured()), encoding="utf-8")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from shards.whole_file import appearing
 from trainer.run_request import RunError
 
 STEP_DIGITS = 8
@@ -59,9 +60,8 @@ class RunFolder:
     def write(self, path: Path, facts: Mapping[str, Any]) -> None:
         """JSON that appears whole or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.partial")
-        partial.write_text(json.dumps(facts, indent=2) + "\n")
-        partial.replace(path)
+        with appearing(path) as partial:
+            partial.write_text(json.dumps(facts, indent=2) + "\n")
 
 
 def step_of(checkpoint: Path) -> int | None:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from shards.whole_file import appearing
 from trainer.run_folder import RunFolder
 from trainer.run_request import RunError
 
@@ -104,9 +105,8 @@ def _truncate(path: Path, after: int, evaluated: bool) -> None:
     if path.is_file():
         last = after if evaluated else after - 1
         kept = [line for line in read_log(path) if line["step"] <= (after if "train/loss" in line else last)]
-        partial = path.with_name(f"{path.name}.partial")
-        partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        partial.replace(path)
+        with appearing(path) as partial:
+            partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
 
 
 class TensorBoard:

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, get_args
 
+from shards.whole_file import appearing
 from trainer.run_request import RunError
 
 Role = Literal["recipe", "objective"]
@@ -178,6 +179,5 @@ def _an(role: Role) -> str:
 
 def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)
+    with appearing(path) as partial:
+        partial.write_bytes(content)

@@ -13,6 +13,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from shards.whole_file import appearing
+
 State = Mapping[str, Tensor]
 
 WEIGHTS = "model.safetensors"
@@ -127,12 +129,10 @@ def save_model(encoder: nn.Module, config: Mapping[str, Any], folder: Path) -> N
     """Our own form: `model.safetensors`, with `config.json` beside it; each appears whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
-    partial = folder / f"{CONFIG}.partial"
-    partial.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-    partial.replace(folder / CONFIG)
-    partial = folder / f"{WEIGHTS}.partial"
-    safetensors.torch.save_file(state, partial)
-    partial.replace(folder / WEIGHTS)  # the weights come last: a folder that has them is whole
+    with appearing(folder / CONFIG) as partial:
+        partial.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    with appearing(folder / WEIGHTS) as partial:  # the weights come last: a folder that has them is whole
+        safetensors.torch.save_file(state, partial)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -150,9 +150,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def save_published(encoder: nn.Module, path: Path) -> None:
     """A file in the layout that the authors' own code loads."""
-    partial = path.with_name(f"{path.name}.partial")
-    torch.save(to_published(encoder.state_dict()), partial)
-    partial.replace(path)
+    with appearing(path) as partial:
+        torch.save(to_published(encoder.state_dict()), partial)
 
 
 def state_hash(state: State, config: Mapping[str, Any]) -> str:
