@@ -146,7 +146,7 @@ def embed(
     if not paths and not text:
         _fail(f"no sounds, videos or pictures in {', '.join(map(str, files or []))}")
     encoder = _loaded(model, device=device, profile=profile, precision=precision, compile=compile)
-    with _file_bar() as bar:
+    with file_bar() as bar:
         rows = chain(
             embed_texts(encoder, text or []),
             _counted(embed_files(encoder, paths, mono=mono, window_s=window or None), bar, len(paths)),
@@ -261,7 +261,8 @@ def _fail(message: str) -> Any:
     raise typer.Exit(Exit.USAGE)
 
 
-def _file_bar() -> Progress:
+def file_bar() -> Progress:
+    """How many of so many files; nothing where nobody looks."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     return Progress(
         *columns, TimeRemainingColumn(), console=Console(stderr=True), disable=not sys.stderr.isatty()

@@ -2,24 +2,15 @@
 
 import difflib
 import json
-import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress
 
 from flows.cli import Exit, fail
+from flows.cli_models import file_bar
 
 if TYPE_CHECKING:
     from shards.vectors import Hit, VectorIndex
@@ -65,7 +56,7 @@ def index(
     seconds = window or None
     try:
         found = _source(source, seconds, index)
-        with _bar() as bar:
+        with file_bar() as bar:
             done = update_index(
                 encoder, found, index, model=model, options={"window_s": seconds}, track=_tracking(bar)
             )
@@ -217,16 +208,6 @@ def _loaded(model: str, device: str) -> "Encoder":
         return load_model(model, device=device)
     except (FetchError, ValueError) as error:
         raise fail(error) from None
-
-
-@contextmanager
-def _bar() -> Iterator[Progress]:
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    console = Console(stderr=True)
-    with Progress(
-        *columns, TimeRemainingColumn(), console=console, disable=not sys.stderr.isatty()
-    ) as progress:
-        yield progress
 
 
 def _tracking(bar: Progress) -> Any:

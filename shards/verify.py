@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 from shards.layout import WORK_FOLDER, is_shard_name, ledger_name, tar_name
 from shards.ledger import ShardRecord, read_attempts, read_record
 from shards.outcome import Outcome
+from shards.profile import AUDIO_CODECS
 from shards.sound import SoundError, decode_pcm
 from shards.store import Store
 from shards.tar import TarError, read_members, read_samples
@@ -150,9 +151,7 @@ def _verify_sample(members: Mapping[str, bytes], pcm_sha256: str | None) -> Iter
         if hashlib.sha256(members.get(name, b"")).hexdigest() != sha256:
             yield f"{name} is not what its json member says"
     if pcm_sha256 is None:
-        yield from (
-            f"{name}, although its ledger has no sound" for name in ("flac", "wav") if name in members
-        )
+        yield from (f"{name}, although its ledger has no sound" for name in AUDIO_CODECS if name in members)
         return
     try:
         pcm, _ = decode_pcm(members["flac"] if "flac" in members else members["wav"])

@@ -98,7 +98,7 @@ def update_index(
     versions = {unit.name: lines.version(unit) or source.sha256(unit) for unit in units}
     stale = [unit for unit in units if (unit.name, versions[unit.name]) not in lines.by_version]
     skipped = list(_embed_all(writer, source.embed(encoder, list(track(stale))), versions))
-    kept = _Lines.of(writer).of_versions(versions)
+    kept = (_Lines.of(writer) if stale else lines).of_versions(versions)
     return Indexed(
         facts=_published(writer, kept),
         new=len(stale) - len({failure.what for failure in skipped}),

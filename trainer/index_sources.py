@@ -16,6 +16,7 @@ from shards.labels import Labels, LabelsError, read_labels
 from shards.layout import DATASET, LABELS, is_shard_name, ledger_name, tar_name
 from shards.ledger import read_attempts, read_record
 from shards.outcome import Outcome
+from shards.profile import AUDIO_CODECS
 from shards.sound import SoundError, decode_pcm
 from shards.store import Store
 from shards.tar import read_samples
@@ -28,7 +29,6 @@ from trainer.waveform import Window, windows_of
 
 T = TypeVar("T")
 
-SOUND_MEMBERS = ("flac", "wav")
 ROW_COLUMNS = (
     "key",
     "split",
@@ -164,7 +164,7 @@ class ShardSource:
 
 
 def _windows(encoder: Encoder, window_s: float | None, members: Mapping[str, bytes]) -> Iterator[Window]:
-    for name in SOUND_MEMBERS:
+    for name in AUDIO_CODECS:
         if name in members:
             pcm, rate = decode_pcm(members[name])
             waveform = torch.from_numpy(pcm.T.astype("float32") / 32768)  # (C, T)

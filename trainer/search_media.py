@@ -10,6 +10,7 @@ import numpy as np
 import soundfile
 
 from shards.decode import decode_span
+from shards.profile import AUDIO_CODECS
 from shards.store import Store
 from shards.tar import read_samples
 from trainer.embed import PICTURES
@@ -40,7 +41,7 @@ def sample_media(store: Store, row: Mapping[str, Any]) -> Media:
     with store.open(row["path"]) as tar:
         members = next(members for key, members in read_samples(tar) if key == row["key"])
     frames = sorted((name for name in members if name.endswith(".jpg")), key=lambda name: int(name[:-4]))
-    sound = next((members[name] for name in ("flac", "wav") if name in members), None)
+    sound = next((members[name] for name in AUDIO_CODECS if name in members), None)
     return Media(frames=tuple(members[name] for name in frames), sound=sound)
 
 

@@ -13,8 +13,15 @@ from trainer.devices import float32_arithmetic
 PAIRS = tuple("_".join(pair) for pair in combinations(MODALITIES, 2))
 
 
-def checked(pairs: Sequence[str], field: str = "pairs") -> None:
-    """Raises ValueError for what is no pair, and for one given twice."""
+def check_pairs(pairs: Sequence[str], by_label: Sequence[str]) -> None:
+    """Raises ValueError for no pair, for what is none, and for one given twice."""
+    _check(pairs, "pairs")
+    _check(by_label, "by_label")
+    if not pairs:
+        raise ValueError(f"pairs is empty; expected some of {', '.join(PAIRS)}")
+
+
+def _check(pairs: Sequence[str], field: str) -> None:
     if unknown := [pair for pair in pairs if pair not in PAIRS]:
         raise ValueError(f"{field} has {', '.join(unknown)}; expected some of {', '.join(PAIRS)}")
     if len(set(pairs)) < len(pairs):

@@ -10,8 +10,8 @@ from torch import Tensor
 from trainer.batch import Batch, Embeddings
 from trainer.collisions import entropy_floor, text_floor
 from trainer.objectives.counted import average, real, without_padding
-from trainer.objectives.pairs import PAIRS, checked, modalities_of, pair_logits, precise
-from trainer.objectives.targets import Masked, Targets, left_out, matches
+from trainer.objectives.pairs import PAIRS, check_pairs, modalities_of, pair_logits, precise
+from trainer.objectives.targets import Masked, Targets, asks_labels, left_out, matches
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,10 +31,7 @@ class Pairwise:
     one_pair: Literal["sum", "mean"] = "sum"
 
     def __post_init__(self) -> None:
-        checked(self.pairs)
-        checked(self.by_label, "by_label")
-        if not self.pairs:
-            raise ValueError(f"pairs is empty; expected some of {', '.join(PAIRS)}")
+        check_pairs(self.pairs, self.by_label)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -42,8 +39,7 @@ class Pairwise:
 
     @property
     def needs_labels(self) -> bool:
-        asked = self.targets != "instance" or self.masked != "nothing"
-        return asked and any(pair in self.by_label for pair in self.pairs)
+        return asks_labels(self.targets, self.masked) and bool(set(self.pairs) & set(self.by_label))
 
     def __call__(
         self, embeddings: Embeddings, batch: Batch, scales: Mapping[str, Tensor]

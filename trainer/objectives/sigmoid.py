@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from trainer.batch import Batch, Embeddings
 from trainer.collisions import text_floor_of_decisions
 from trainer.objectives.counted import real, without_padding
-from trainer.objectives.pairs import PAIRS, checked, modalities_of, pair_logits, precise, scalar
-from trainer.objectives.targets import Masked, left_out, matches
+from trainer.objectives.pairs import PAIRS, check_pairs, modalities_of, pair_logits, precise, scalar
+from trainer.objectives.targets import Masked, asks_labels, left_out, matches
 
 INITIAL_BIAS = -10.0  # SigLIP §3.2, arXiv 2303.15343
 
@@ -34,10 +34,7 @@ class Sigmoid:
     bias: float = INITIAL_BIAS
 
     def __post_init__(self) -> None:
-        checked(self.pairs)
-        checked(self.by_label, "by_label")
-        if not self.pairs:
-            raise ValueError(f"pairs is empty; expected some of {', '.join(PAIRS)}")
+        check_pairs(self.pairs, self.by_label)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -45,8 +42,7 @@ class Sigmoid:
 
     @property
     def needs_labels(self) -> bool:
-        asked = self.targets != "instance" or self.masked != "nothing"
-        return asked and any(pair in self.by_label for pair in self.pairs)
+        return asks_labels(self.targets, self.masked) and bool(set(self.pairs) & set(self.by_label))
 
     @property
     def parameters(self) -> dict[str, float]:

@@ -13,6 +13,11 @@ Targets = Literal["instance", "identical", "jaccard"]
 Masked = Literal["nothing", "identical", "overlapping"]
 
 
+def asks_labels(targets: Targets, masked: Masked) -> bool:
+    """Whether either says anything but that an example matches itself."""
+    return targets != "instance" or masked != "nothing"
+
+
 def matches(targets: Targets, batch: Batch) -> Tensor | None:
     """(N, N) symmetric, 1 on the diagonal: how well each example matches each; None for itself alone.
 
