@@ -16,7 +16,7 @@ from trainer.models.audioclip import EncoderConfig, build_encoder
 from trainer.models.encoder import Encoder
 from trainer.objectives import modalities_needed, parameters_of
 from trainer.run_request import RunError
-from trainer.stage import Machine, Model, Stage
+from trainer.stage import CLASSES_OF_DATA, Machine, Model, Stage
 
 TEXTS_AT_ONCE = 256
 OBJECTIVE = "objective."  # what the names of the objective's own parameters begin with
@@ -27,6 +27,8 @@ def build_model(model: Model, *, seed: int) -> Encoder | Classifier:
     """A stage's model with random weights that are a function of the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        if model.classes == CLASSES_OF_DATA:
+            raise RunError("model.classes is data; expected their number (trainer.data_classes)")
         if model.classes:
             return Classifier(ClassifierConfig(classes=model.classes, size=model.size, profile=model.profile))
         return build_encoder(

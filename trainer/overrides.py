@@ -89,13 +89,26 @@ def parsed(text: str, hint: Any) -> Any:
     if origin is tuple:
         return _many(text, arguments)
     if origin in (typing.Union, types.UnionType):
-        rest = [each for each in arguments if each is not type(None)]
-        return None if text.lower() == "none" and len(rest) < len(arguments) else parsed(text, rest[0])
+        return _either(text, arguments)
     if hint not in _SCALARS:
         raise ValueError(
             f"a {getattr(hint, '__name__', hint)} cannot be written here; expected a recipe in a file"
         )
     return _SCALARS[hint](text)
+
+
+def _either(text: str, kinds: tuple[Any, ...]) -> Any:
+    """By the first of these types that the text is of; None where that is one of them."""
+    if type(None) in kinds and text.lower() == "none":
+        return None
+    expected: list[str] = []
+    for kind in kinds:
+        if kind is not type(None):
+            try:
+                return parsed(text, kind)
+            except ValueError as error:
+                expected.append(str(error).replace("expected ", "") if expected else str(error))
+    raise ValueError(", or ".join(expected))
 
 
 def _choice(text: str, choices: tuple[Any, ...]) -> Any:

@@ -17,7 +17,7 @@ from trainer.image import ImageTransform
 from trainer.label_table import LabelTable
 from trainer.objectives import labels_needed, modalities_needed
 from trainer.run_request import RunError
-from trainer.stage import Stage
+from trainer.stage import CLASSES_OF_DATA, Stage
 from trainer.text import TextError
 from trainer.waveform import resampled
 
@@ -85,7 +85,7 @@ class Preparer:
         if model.classes and model.classes != found:
             raise RunError(
                 f"model.classes is {model.classes}, and the dataset's table has {found} classes; "
-                f"expected as many: --set model.classes={found}"
+                f"expected as many: --set model.classes={CLASSES_OF_DATA}"
             )
         if (fault := self._labels.without_index()) and model.classes:
             raise RunError(fault)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trainer.data_classes import with_classes_of
 from trainer.overrides import apply_overrides
 from trainer.recipes import resolve, stage_from
 from trainer.run_folder import RunFolder
@@ -26,7 +27,8 @@ class Requested:
 def requested(request: RunRequest, *, ranks: int = 1) -> Requested:
     """The request's stage, checked for `ranks` processes.
 
-    A run that goes on uses the code that it was begun with. Raises RunError, one line.
+    A run that goes on uses the code that it was begun with; a classifier of the data's classes has their
+    number. Raises RunError, one line.
     """
     recipe = _code(request, "recipe", request.recipe)
     objective = _code(request, "objective", request.objective)
@@ -35,6 +37,7 @@ def requested(request: RunRequest, *, ranks: int = 1) -> Requested:
         stage = derive(stage, f"--objective {objective.reference}", objective=objective_from(objective))
     stage = _with_options(stage, request)
     check_stage(stage, ranks=ranks)
+    stage = with_classes_of(stage, request.data)
     code = tuple(each for each in (recipe, objective) if each)
     return Requested(stage=stage, code=code, notes=tuple(filter(None, map(_note, code))))
 

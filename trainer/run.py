@@ -30,7 +30,7 @@ from trainer.run_log import Display, RunLog, duration, open_log
 from trainer.run_request import Outcome, RunError, RunRequest, RunResult
 from trainer.shard_feed import open_shards
 from trainer.stage import Stage
-from trainer.stage_view import differences, shown, stage_to_json
+from trainer.stage_view import differences, shown, source_of, stage_to_json
 from trainer.start import Origin, start_from
 from trainer.step import Training, take_step
 from trainer.user_code import keep
@@ -341,6 +341,8 @@ def _header(launch: _Launch, progress: Progress) -> Iterator[str]:
     for count in head_counts(training.learner):
         yield f"parameters {count.head:<10} {count.trainable:>11,} of {count.total:>11,} learn"
     yield f"learning   {', '.join(stage.trainable)}"
+    if stage.model.classes:
+        yield f"classes    {stage.model.classes} ({source_of(stage, 'model.classes')})"
     for origin in launch.origins:
         kept = [name for name in origin.account.kept if name.startswith("audio.")]
         beside = f"; drawn anew: {few(kept)}" if kept else ""

@@ -17,6 +17,7 @@ from trainer.batch import Batch, Embeddings
 Objective = Callable[[Embeddings, Batch, Mapping[str, Tensor]], dict[str, Tensor]]
 
 OURS = "ours: not stated"
+CLASSES_OF_DATA: Literal["data"] = "data"  # `trainer.data_classes` puts the number in its place
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,7 +25,8 @@ class Model:
     """What is trained."""
 
     towers: tuple[str, ...] = ("audio", "image", "text")
-    classes: int = 0  # more than 0: the audio head alone, with so many class logits; no embeddings
+    # more than 0: the audio head alone, with so many class logits, or as many as the data have; no embeddings
+    classes: Literal["data"] | int = 0
     size: Literal["full", "toy"] = "full"
     clip: str = "RN50-quickgelu"  # open_clip's name for the image and text towers
     profile: Literal["paper", "released"] = "paper"  # what the towers compute (trainer.models.profile)

@@ -8,7 +8,7 @@ from typing import Any
 from trainer.batch import MODALITIES
 from trainer.published import FILES
 from trainer.run_request import RunError
-from trainer.stage import Stage
+from trainer.stage import CLASSES_OF_DATA, Stage
 from trainer.stage_view import leaves, shown
 
 _AT_LEAST_1: tuple[Callable[[Any], bool], str] = (lambda value: value >= 1, "at least 1")
@@ -33,11 +33,11 @@ _BOUNDS: dict[str, tuple[Callable[[Any], bool], str]] = {
             "machine.threads",
             "machine.cache_gb",
             "machine.save_minutes",
-            "model.classes",
             "seed",
         ),
         _NOT_NEGATIVE,
     ),
+    "model.classes": (lambda value: value == CLASSES_OF_DATA or value >= 0, "0 or more, or data"),
     "data.channels": (lambda value: value in (1, 2), "1 or 2"),
     "data.train": (bool, "at least one split"),
     "trainable": (bool, "at least one pattern of parameter names, such as audio.*"),

@@ -37,6 +37,8 @@ STAGE = Stage(name="test", about="for this test", objective=Margin())
         ("negatives=local", "negatives", "local"),
         ("data.where=rms_dbfs > -60 and name = 'a=b'", "data.where", "rms_dbfs > -60 and name = 'a=b'"),
         ("objective.margin=0.5", "objective.margin", 0.5),
+        ("model.classes=12", "model.classes", 12),
+        ("model.classes=data", "model.classes", "data"),
         ("objective.pairs=audio_text,audio_image", "objective.pairs", ("audio_text", "audio_image")),
     ],
 )
@@ -63,6 +65,7 @@ def test_an_override_has_the_field_s_type_and_its_own_source(override: str, path
         ("optim.lr=fast", "expected a number .now 0.0001."),
         ("optim.lr=nan", "expected a finite number"),
         ("machine.compile=maybe", "expected true or false"),
+        ("model.classes=many", "expected data, or a whole number .now 0."),
         ("optim.name=adamv", "did you mean adam.* expected sgd or adam or adamw"),
         ("augment.noise_snr_db=5", "1 values; expected 2"),
         ("name=other", "has no such value"),

@@ -271,7 +271,9 @@ def test_a_text_that_is_too_long_names_its_sample(
 
 def test_classes_that_are_not_the_models_are_an_error(labels: LabelTable, inputs: Inputs) -> None:
     four = stage(Classification(), model=Model(classes=4))
-    with pytest.raises(RunError, match=r"model\.classes is 527, .* has 4 classes; .*--set model\.classes=4"):
+    with pytest.raises(
+        RunError, match=r"model\.classes is 527, .* has 4 classes; .*--set model\.classes=data"
+    ):
         preparer(labels, inputs, dataclasses.replace(four, model=Model(classes=527)))
     preparer(labels, inputs, four)
 

@@ -42,7 +42,7 @@ def test_a_recipe_trains_on_shards_and_leaves_a_model_that_can_be_loaded_and_gon
 ) -> None:
     first, second = tmp_path / "standalone", tmp_path / "cooperative"
     classes = class_count(shards)
-    one = run(request_on(shards, first, "debug.standalone", f"model.classes={classes}"))
+    one = run(request_on(shards, first, "debug.standalone"))
     assert one.outcome is Outcome.FINISHED
     assert load_classifier(first, device="cpu").config["classes"] == classes
 
@@ -52,10 +52,27 @@ def test_a_recipe_trains_on_shards_and_leaves_a_model_that_can_be_loaded_and_gon
     assert two.checkpoint is not None
     assert load_model(second, device="cpu").modalities == ("audio", "image", "text")
     said = capsys.readouterr().err
+    assert f"classes    {classes} (labels.parquet of the data)" in said
+    assert json.loads((first / "run.json").read_text())["stage"]["values"]["model.classes"] == classes
     assert re.search(rf"start +{re.escape(str(first))}: \d+ tensors; drawn anew: audio.fc", said)
     assert "SELECT key FROM segments" in said
     facts = json.loads((second / "run.json").read_text())
     assert len(facts["data"]["key_list_sha256"]) == 64
+
+
+def test_a_stated_number_of_classes_that_the_data_contradict_is_one_line_before_anything_is_loaded(
+    shards: str, tmp_path: Path
+) -> None:
+    found = class_count(shards)
+    with pytest.raises(RunError) as refused:
+        run(request_on(shards, tmp_path / "run", "audioclip.standalone"))
+    assert str(refused.value) == (
+        f"model.classes is 527 (AudioCLIP §4.1: 527 classes), and the table of {shards} has {found} classes; "
+        "expected as many: --set model.classes=data, or other --data"
+    )
+    with pytest.raises(RunError, match=r"classes as its data, and .* has no labels.parquet; expected a data"):
+        run(request_on(str(tmp_path), tmp_path / "run", "debug.standalone"))
+    assert not (tmp_path / "run").exists()
 
 
 def class_count(shards: str) -> int:

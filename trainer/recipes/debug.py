@@ -3,9 +3,10 @@
 import dataclasses
 
 from trainer.recipes.audioclip import STAGES
-from trainer.stage import Stage, derive
+from trainer.stage import CLASSES_OF_DATA, Stage, derive
 
 _TOY = "ours: toy size"
+_OF_DATA = "ours: as many as the data's class table has"
 
 
 def _toy(stage: Stage) -> Stage:
@@ -16,6 +17,8 @@ def _toy(stage: Stage) -> Stage:
         stage = derive(stage, _TOY, data__train=("balanced_train",), data__dev_share=0.2)
     if stage.optim.name == "sgd":  # its published rates move weights that have been trained; these are random
         stage = derive(stage, _TOY, optim__name="adam", optim__weight_decay=0.0)
+    if stage.model.classes:
+        stage = derive(stage, _OF_DATA, model__classes=CLASSES_OF_DATA)
     return derive(
         stage,
         _TOY,
