@@ -12,10 +12,9 @@ from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from shards.layout import ANNOTATION_FOLDER
-from shards.parquet import read_table
+from shards.parquet import opened, read_table
 from shards.store import Store, open_store
 
 KEY = "key"
@@ -75,11 +74,11 @@ def read_annotation(store: Store, reference: str) -> Annotation:
 def key_fault(file: Path) -> str | None:
     """Why a file is no annotation, by its keys alone; None for one that is."""
     try:
-        schema = pq.read_schema(file)
-        table = read_table(file, [KEY] if KEY in schema.names else [])
+        names = opened(file).schema_arrow.names
+        table = read_table(file, [KEY] if KEY in names else [])
     except (OSError, ValueError, pa.ArrowException) as error:
         return " ".join(str(error).split())
-    return _fault(table, schema.names)
+    return _fault(table, names)
 
 
 def _opened(store: Store, reference: str) -> BinaryIO:

@@ -11,7 +11,7 @@ from typing import IO, Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shards.parquet import read_table
+from shards.parquet import opened, read_table
 
 FORMAT_VERSION = 1
 SHARD_KEY = b"trichord.shard"
@@ -173,7 +173,7 @@ def write_ledger(target: Path | IO[bytes], attempts: Iterable[Attempt], record: 
 
 def read_record(source: Path | IO[bytes]) -> ShardRecord:
     """The shard's record from its ledger's footer; ValueError when the file is no ledger of ours."""
-    metadata: Mapping[bytes, Any] = pq.read_schema(source).metadata or {}
+    metadata: Mapping[bytes, Any] = opened(source).schema_arrow.metadata or {}
     if SHARD_KEY not in metadata:
         raise ValueError(
             f"{source}: a Parquet file, but not a shard's ledger (no {SHARD_KEY.decode()} footer)"

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from shards.parquet import opened, read_table
 from shards.vectors import (
     FACTS,
     ROW_GROUP,
@@ -53,15 +54,11 @@ class VectorWriter:
     @property
     def lines(self) -> int:
         """How many vectors there are: those of the index, then those of the parts."""
-        return sum(pq.read_metadata(path).num_rows for path in self._row_files())
+        return sum(opened(path).metadata.num_rows for path in self._row_files())
 
     def rows(self, columns: Sequence[str]) -> list[dict[str, Any]]:
         """These columns of every line, in order."""
-        return [
-            row
-            for path in self._row_files()
-            for row in pq.read_table(path, columns=list(columns)).to_pylist()
-        ]
+        return [row for path in self._row_files() for row in read_table(path, columns).to_pylist()]
 
     def add(self, vectors: Matrix, rows: Sequence[Mapping[str, Any]]) -> None:
         """Keep vectors (n, D) with their rows; they survive a kill from here on."""
@@ -85,7 +82,7 @@ class VectorWriter:
         return facts
 
     def _table(self) -> pa.Table:
-        tables = [pq.read_table(path) for path in self._row_files()]
+        tables = [read_table(path) for path in self._row_files()]
         return pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
 
     def _row_files(self) -> list[Path]:

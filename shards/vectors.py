@@ -11,10 +11,10 @@ from typing import Any, Self
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from shards.manifest import connect, one_line, quoted
+from shards.parquet import opened
 
 FACTS = "index.json"
 FORMAT = 1
@@ -117,12 +117,12 @@ class VectorIndex:
 
     def columns(self) -> list[str]:
         """What `where` may speak of."""
-        names: list[str] = pq.read_schema(self.rows_path).names
+        names: list[str] = opened(self.rows_path).schema_arrow.names
         return names
 
     def values(self, column: str) -> list[str]:
         """What stands in a column, or in its lists, each once and in order."""
-        each = "unnest" if pa.types.is_list(pq.read_schema(self.rows_path).field(column).type) else ""
+        each = "unnest" if pa.types.is_list(opened(self.rows_path).schema_arrow.field(column).type) else ""
         with contextlib.closing(_asking(self.rows_path)) as con:
             rows = f"read_parquet({quoted(self.rows_path)})"
             found = con.execute(f"SELECT DISTINCT {each}({column}) AS value FROM {rows} ORDER BY 1")
@@ -144,7 +144,7 @@ class VectorIndex:
 
     def _facts(self, rows: RowNumbers) -> list[dict[str, Any]]:
         """Of a few rows: only the row groups that hold them are read."""
-        with pq.ParquetFile(self.rows_path, memory_map=True) as file:
+        with opened(self.rows_path) as file:
             groups = sorted({int(row) // ROW_GROUP for row in rows})
             table = file.read_row_groups(groups)
         place = {group: order * ROW_GROUP for order, group in enumerate(groups)}

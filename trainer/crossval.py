@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
+from shards.parquet import read_table
 from shards.profile import ProfileError, describe_partial, read_dataset
 from shards.store import StoreError, open_store
 from trainer.evaluation_run import EvaluationRequest, run_evaluation
@@ -309,7 +309,7 @@ def _measures(folder: Path) -> list[Measure]:
     """A fold's numbers with what its intervals were made of."""
     drawn = {
         (row["metric"], row["setting"]): np.array(row["replicates"])
-        for row in pq.read_table(folder / REPLICATES).to_pylist()
+        for row in read_table(folder / REPLICATES).to_pylist()
     }
     return [
         Measure(

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from shards.parquet import read_table
 from shards.whole_file import write_lasting
 from trainer.bootstrap import LEVEL, Interval, Replicates, interval
 from trainer.measure import Draws, Measure
@@ -182,7 +183,7 @@ def _replicated(folder: Path) -> dict[tuple[Any, ...], dict[str, Any]]:
     if not path.exists():
         return {}
     try:
-        rows = pq.read_table(path).to_pylist()
+        rows = read_table(path).to_pylist()
     except (OSError, pa.ArrowException) as error:
         raise ResultsError(f"{path} cannot be read: {error}; evaluate again") from None
     return {tuple(row[name] for name in _COMPARABLE): row for row in rows}
@@ -204,7 +205,7 @@ _SCHEMA = pa.schema(
 
 def _replicates_with(folder: Path, measures: list[Measure], rows: list[dict[str, Any]]) -> bytes:
     path = folder / REPLICATES
-    kept = pq.read_table(path).to_pylist() if path.exists() else []
+    kept = read_table(path).to_pylist() if path.exists() else []
     kept += [
         {**{name: row[name] for name in _SCHEMA.names[:-1]}, "replicates": _listed(measure.replicates)}
         for measure, row in zip(measures, rows, strict=True)
