@@ -72,7 +72,7 @@ def evaluate(
         bool,
         typer.Option("--select-on-test", help="The model was chosen on these items: every name will say so."),
     ] = False,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Items at once.")] = 64,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Items decoded at once.")] = 64,
     max_bad_share: Annotated[
         float, typer.Option("--max-bad-share", min=0, max=1, help="Of items that do not decode.")
     ] = 0.01,

@@ -29,11 +29,13 @@ def two_folds(folder: Path, **options: Any) -> Path:
     return folder
 
 
+def requested(model: Path, data: Path, **options: Any) -> EvaluationRequest:
+    given: dict[str, Any] = {"tasks": ("zero-shot", "query"), "draws": FEW, "batch_size": 4, "device": "cpu"}
+    return EvaluationRequest(model=str(model), data=str(data), **given | options)
+
+
 def evaluated(model: Path, data: Path, tasks: Sequence[str], out: Path, **options: Any) -> EvaluationResult:
-    options = {"draws": FEW, "batch_size": 4, "device": "cpu"} | options
-    found = run_evaluation(
-        EvaluationRequest(model=str(model), data=str(data), tasks=tuple(tasks), out=out, **options)
-    )
+    found = run_evaluation(requested(model, data, tasks=tuple(tasks), out=out, **options))
     assert found is not None
     return found
 
@@ -47,14 +49,4 @@ def _rank(rank: int, model: Path, data: Path, tasks: Sequence[str], out: Path, p
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
-    run_evaluation(
-        EvaluationRequest(
-            model=str(model),
-            data=str(data),
-            tasks=tuple(tasks),
-            out=out,
-            batch_size=4,
-            draws=FEW,
-            device="cpu",
-        )
-    )
+    run_evaluation(requested(model, data, tasks=tuple(tasks), out=out))

@@ -17,12 +17,16 @@ from trainer.devices import exact_arithmetic
 from trainer.distributed import Ranks
 from trainer.embedded import Embedded, Items, Sentences
 from trainer.evaluations import Evaluation, EvaluationError, sentences_of
+from trainer.host_batch import HostBatch
 from trainer.label_table import LabelTable
 from trainer.learner import Learner
 from trainer.loader import Loader
 from trainer.prepare import Preparer
 
-BATCH = 64  # items that a process embeds at once
+BATCH = 64  # items that a process decodes at once
+# Items that go through the model together, whatever a batch holds. How a product of matrices or a convolution
+# rounds depends on its shape, so with one shape for all, embeddings do not depend on the size of batches.
+TOGETHER = 8
 TEXTS_AT_ONCE = 256
 
 _Rows = dict[str, np.ndarray]  # by modality, and "row"
@@ -41,9 +45,9 @@ def embed_selection(
 ) -> Embedded:
     """What `evaluations` read, the same on every process; `lost` items never became samples.
 
-    An item's embedding does not depend on how many processes share the work when each has batches of the same
-    size: give the loader so many times the items. Items that do not decode are left out and counted as
-    missing. Raises EvaluationError when none does.
+    An item's embedding depends neither on the size of batches nor on how many processes share the work: to
+    the last bit, where each process's batches are multiples of `TOGETHER`. Items that do not decode are left
+    out and counted as missing. Raises EvaluationError when none does.
     """
     found = _gathered(_own_rows(learner, loader, preparer), ranks)
     items = _items(selection, labels, found.pop("row", np.zeros(0, np.int64)), lost)
@@ -68,9 +72,39 @@ def _own_rows(learner: Learner, loader: Loader, preparer: Preparer) -> _Rows:
 def _parts(learner: Learner, loader: Loader, preparer: Preparer) -> Iterator[_Rows]:
     with contextlib.closing(loader.batches()) as batches:
         for host in batches:
-            valid = host.valid.copy()
-            embeddings = learner(_without_text(preparer.prepare(host, training=False)))
-            yield {"row": host.rows[valid], **{n: rows[valid] for n, rows in _arrays(embeddings).items()}}
+            parts = [part for part in _in_parts(host) if part.valid.any()]
+            # all of a batch is asked for before any of it is waited for: a GPU is never idle in between
+            made = [learner(_without_text(preparer.prepare(part, training=False))) for part in parts]
+            yield from map(_valid_rows, parts, made)
+
+
+def _in_parts(host: HostBatch) -> Iterator[HostBatch]:
+    """`TOGETHER` items each; the last is filled up with its last item, as not valid."""
+    last = len(host) - 1
+    for first in range(0, len(host), TOGETHER):
+        places = np.arange(first, first + TOGETHER)
+        there = places <= last
+        # what is whole is read where it lies, in memory that a GPU copies from; what is filled up is a copy
+        part = _taken(host, slice(first, first + TOGETHER) if there.all() else np.minimum(places, last))
+        yield dataclasses.replace(part, valid=part.valid & there)
+
+
+def _taken(host: HostBatch, places: slice | np.ndarray) -> HostBatch:
+    return dataclasses.replace(
+        host,
+        rows=host.rows[places],
+        keys=tuple(np.array(host.keys, dtype=object)[places]),
+        audio=None if host.audio is None else host.audio[places],
+        lengths=None if host.lengths is None else host.lengths[places],
+        frames=None if host.frames is None else host.frames[places],
+        seeds=host.seeds[places],
+        valid=host.valid[places],
+    )
+
+
+def _valid_rows(part: HostBatch, embeddings: Embeddings) -> _Rows:
+    rows = {"row": part.rows, **_arrays(embeddings)}
+    return {name: each[part.valid] for name, each in rows.items()}
 
 
 def _arrays(embeddings: Embeddings) -> _Rows:

@@ -26,7 +26,7 @@ from shards.store import Store, StoreError, open_store
 from trainer.classifier import Classifier, is_classifier, load_classifier
 from trainer.distributed import Ranks, process_group
 from trainer.embedded import Embedded
-from trainer.evaluate import BATCH, embed_selection
+from trainer.evaluate import BATCH, TOGETHER, embed_selection
 from trainer.evaluations import (
     SOUND_PROMPT,
     Classification,
@@ -78,7 +78,7 @@ class EvaluationRequest:
     channels: int = 1
     stretch_amplitude: bool = False
     selected_on_test: bool = False  # the model was chosen on these very items: every name says so
-    batch_size: int = BATCH
+    batch_size: int = BATCH  # that a process decodes at once; no number depends on it
     max_bad_share: float = 0.01
     draws: Draws = field(default_factory=Draws)
     device: str = "auto"
@@ -205,11 +205,12 @@ class _Opened:
         )
 
     def loader(self) -> Loader:
-        """The same batches on each of any number of processes: each has `batch_size` items at a time."""
+        """Of whole parts that go through the model together: they are the same on any number of processes."""
+        parts = -(-self.request.batch_size // TOGETHER)
         return Loader(
             self.selection,
             self.reader,
-            batch_size=self.request.batch_size * self.ranks.world,
+            batch_size=parts * TOGETHER * self.ranks.world,
             rank=self.ranks.rank,
             world=self.ranks.world,
             training=False,

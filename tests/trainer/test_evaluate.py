@@ -12,15 +12,29 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from evaluating import FEW, evaluated, evaluated_by_two, toy_model, two_folds
+from evaluating import FEW, evaluated, evaluated_by_two, requested, toy_model, two_folds
 from ledgered_dataset import CLASSES
+from numpy.typing import NDArray
+from tiny_models import tiny_encoder
 
+from shards.labels import read_labels
+from shards.layout import LABELS
+from shards.sample_reader import SampleReader
 from shards.selection import select_samples
 from shards.store import open_store
 from trainer.classifier import Classifier, ClassifierConfig
-from trainer.evaluation_run import EvaluationRequest, run_evaluation
+from trainer.distributed import Ranks
+from trainer.embedded import Embedded
+from trainer.evaluate import TOGETHER, embed_selection
+from trainer.evaluation_run import embed_request, run_evaluation
+from trainer.evaluations import named_evaluations
+from trainer.label_table import label_table
+from trainer.learner import Learner
+from trainer.loader import Loader
 from trainer.measure import DEFINITIONS, Draws, Measure
+from trainer.objectives import Pairwise
 from trainer.overrides import apply_overrides
+from trainer.prepare import Inputs, Preparer
 from trainer.recipes import resolve
 from trainer.results import (
     REPLICATES,
@@ -34,6 +48,8 @@ from trainer.results import (
 )
 from trainer.run_folder import RunFolder
 from trainer.run_request import RunError
+from trainer.sample_decoder import Wanted
+from trainer.stage import Data, Stage
 from trainer.stage_view import stage_to_json
 from trainer.weights import save_model
 
@@ -89,14 +105,59 @@ def test_two_processes_give_the_same_bits_as_one(
     assert values(tmp_path / "both") == values(alone)
 
 
-def test_another_batch_size_gives_the_same_numbers_to_four_decimals(
-    model: Path, data: Path, alone: Path, tmp_path: Path
+def scores(model: Path, data: Path, batch_size: int) -> NDArray[np.float32]:
+    """Cosines of sounds and pictures with texts."""
+    embedded, _ = embed_request(requested(model, data, batch_size=batch_size))
+    return np.concatenate([embedded.rows(name) @ embedded.sentences.rows.T for name in ("audio", "image")])
+
+
+@pytest.mark.parametrize("batch_size", [3, 17])
+def test_at_another_batch_size_scores_have_the_same_bits(
+    model: Path, data: Path, eights: NDArray[np.float32], batch_size: int
 ) -> None:
-    evaluated(model, data, TASKS, tmp_path / "other", batch_size=17)
-    other, one = values(tmp_path / "other"), values(alone)
-    assert other.keys() == one.keys()
-    for key, triple in one.items():
-        np.testing.assert_allclose(other[key], triple, atol=5e-5, err_msg=str(key))
+    np.testing.assert_array_equal(scores(model, data, batch_size), eights)
+
+
+@pytest.fixture(scope="module")
+def eights(model: Path, data: Path) -> NDArray[np.float32]:
+    return scores(model, data, 8)
+
+
+def test_batches_that_are_no_multiple_of_what_runs_together_lose_and_add_nothing(data: Path) -> None:
+    one, other = embedded_in(data, TOGETHER), embedded_in(data, TOGETHER + 4)
+    assert one.items.keys == other.items.keys
+    assert len(one.items) == 17
+    for name in ("audio", "image"):
+        np.testing.assert_allclose(other.rows(name), one.rows(name), atol=1e-5)
+
+
+def embedded_in(data: Path, batch_size: int) -> Embedded:
+    """As training evaluates on dev, whose batches are the stage's."""
+    store, encoder = open_store(data), tiny_encoder()
+    selection = select_samples(store)
+    with store.open(LABELS) as file:
+        labels = label_table(selection, read_labels(file))
+    stage = Stage(name="dev", about="", objective=Pairwise(), data=Data(seconds=0.1))
+    with SampleReader(store=store) as reader:
+        return embed_selection(
+            Learner(encoder, trainable=()).eval(),
+            selection,
+            labels,
+            named_evaluations(["zero_shot"]),
+            loader=Loader(
+                selection,
+                reader,
+                batch_size=batch_size,
+                training=False,
+                wanted=Wanted(audio=True, frame="central"),
+                max_seconds=0.5,
+                threads=2,
+            ),
+            preparer=Preparer(
+                stage, labels, Inputs.of(encoder), device=torch.device("cpu"), recorded_rate=44_100
+            ),
+            ranks=Ranks(),
+        )
 
 
 def test_a_row_says_all_that_its_number_depends_on(alone: Path, model: Path, data: Path) -> None:
@@ -178,9 +239,7 @@ def test_what_does_not_decode_is_counted_as_missing_and_nothing_takes_its_place(
 def test_what_is_asked_wrongly_is_answered_in_one_line(
     model: Path, data: Path, tmp_path: Path, options: Mapping[str, object], message: str
 ) -> None:
-    asked = EvaluationRequest(
-        model=str(model), data=str(data), tasks=("zero-shot",), out=tmp_path, device="cpu"
-    )
+    asked = requested(model, data, tasks=("zero-shot",), out=tmp_path)
     with pytest.raises(RunError, match=message) as caught:
         run_evaluation(replace(asked, **options))  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
