@@ -10,6 +10,7 @@ from prefect_server import PrefectServer, wait_until
 from shard_folders import shard_folder
 from small_datasets import write_esc50
 
+from pipeline.demo_behaviour import Behaviour
 from pipeline.demo_site import DemoSite
 from shards.query import open_manifest, run_query
 from shards.status import read_status
@@ -82,6 +83,7 @@ def test_a_cancelled_run_leaves_a_tree_that_the_next_one_finishes(
     created = prefect.run("deployment", "run", NAME, *arguments)
     run_id = next(line.split()[-1] for line in created.stdout.splitlines() if "UUID" in line)
     wait_until(lambda: len(list(out.glob("_work/*/*.json"))) >= 5)
+    slow.behave("*", Behaviour(delay_s=2.0))  # it must not come to its end before it is told to stop
     prefect.run("flow-run", "cancel", run_id)
     wait_until(lambda: not _running(prefect, run_id))
     finished = len(list(out.glob("*.parquet"))) - 1  # labels.parquet
