@@ -4,9 +4,11 @@ A contrastive loss is not a sum over examples: adding up the losses of parts wou
 fewer negatives. In parts, features are cached instead (Gao et al., arXiv 2101.06983): a first pass without
 gradients embeds everything, the loss of the whole gives the gradient of each embedding, and a second pass
 computes each part again and sends these gradients down. It costs one more forward pass and the memory of
-one part. Both passes draw the same random numbers.
+one part. Towers that stand still take no gradient and are left out of the second pass. Both passes draw the
+same random numbers.
 """
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ from trainer.stage import Objective
 Negatives = Literal["global", "local"]
 FILTER_NORM = "filter_norm"
 Rows = dict[str, Tensor]  # by field of Embeddings
+_INPUTS = {"audio": "audio", "image": "image", "text": "text_rows"}  # the field of Batch that starts a tower
 Flows = list[tuple[Tensor, Tensor | None]]  # what gradients start from, and those that they start with
 
 
@@ -40,7 +43,8 @@ def forward_backward(
     """Adds the loss's gradients to the parameters' and gives its terms, detached; their sum is the loss.
 
     `learner` has `forward(Batch) -> Embeddings` and `scales()`, and may be wrapped in DDP, which then reduces
-    once, in the last part. `parts` divides the batch. `global` negatives are those of all processes, whose
+    once, in the last part. If it says `standing`, modalities whose embeddings take no gradient, it gives the
+    others without these. `parts` divides the batch. `global` negatives are those of all processes, whose
     terms are then the same; with `local` each has its own. `filter_norm` is the weight of the term of that
     name, which is there if the batch has sound and the learner wavelets to hear it with. What is done to
     gradients (`trainer.gradients`) comes after.
@@ -84,17 +88,18 @@ class _Step:
 
     def in_parts(self, parts: int, norm: dict[str, Tensor]) -> dict[str, Tensor]:
         chunks = self.batch.chunks(parts)
+        standing = tuple(getattr(self.model, "standing", ()))
         statistics = RunningStatistics(self.model)
         cached, states = _embedded(self.model, chunks)
         statistics.restore()  # they move in the second pass
         scales = self.model.scales()
-        terms, of_rows, of_scales = self._gradients(cached, scales)
+        terms, of_rows, of_scales = self._gradients(cached, scales, standing)
         once: Flows = [(scales[name], gradient) for name, gradient in of_scales.items()]
         once += [(term, None) for term in norm.values()]
         for part, (chunk, state) in enumerate(zip(chunks, states, strict=True)):
             last = part == parts - 1
             with nullcontext() if last else _unsynchronised(self.learner), state.replayed():
-                rows = present(self.learner(chunk))
+                rows = present(self.learner(_without(standing, chunk)))
                 _backward(
                     [(rows[name], gradient.chunk(parts)[part]) for name, gradient in of_rows.items()]
                     + (once if last else [])
@@ -104,12 +109,12 @@ class _Step:
         return terms
 
     def _gradients(
-        self, cached: Rows, scales: Mapping[str, Tensor]
+        self, cached: Rows, scales: Mapping[str, Tensor], standing: Sequence[str]
     ) -> tuple[dict[str, Tensor], Rows, dict[str, Tensor]]:
-        """The loss's terms, and its gradients with respect to every embedding and every scale."""
-        rows = {name: tensor.requires_grad_() for name, tensor in cached.items()}
+        """The loss's terms, and its gradients of every scale and of embeddings but the `standing`."""
+        rows = {name: rows.requires_grad_() for name, rows in cached.items() if name not in standing}
         factors = {name: scale.detach().requires_grad_() for name, scale in scales.items()}
-        terms = self._terms(Embeddings(**rows), factors)
+        terms = self._terms(Embeddings(**{**cached, **rows}), factors)
         gradients = torch.autograd.grad(_total(terms), [*rows.values(), *factors.values()], allow_unused=True)
         of_rows, of_factors = gradients[: len(rows)], gradients[len(rows) :]
         return terms, _known(rows, of_rows), _known(factors, of_factors)
@@ -156,10 +161,17 @@ def _embedded(model: nn.Module, chunks: Sequence[Batch]) -> tuple[Rows, list[_Ra
     return {name: torch.cat([rows[name] for rows in made]) for name in made[0]}, states
 
 
+def _without(modalities: Sequence[str], batch: Batch) -> Batch:
+    """The batch as if these had not been asked for."""
+    dropped: dict[str, Any] = dict.fromkeys((_INPUTS[modality] for modality in modalities), None)
+    return dataclasses.replace(batch, **dropped)
+
+
 def _backward(flows: Flows) -> None:
     """From all at once, since DDP takes each parameter's gradient once; what stands still takes none."""
     learnt = [(tensor, gradient) for tensor, gradient in flows if tensor.requires_grad]
-    torch.autograd.backward([tensor for tensor, _ in learnt], [gradient for _, gradient in learnt])
+    if learnt:
+        torch.autograd.backward([tensor for tensor, _ in learnt], [gradient for _, gradient in learnt])
 
 
 def _unsynchronised(learner: nn.Module) -> AbstractContextManager[None]:

@@ -126,12 +126,17 @@ class Learner(nn.Module):
             settle(self)
         return self
 
-    # -- texts of a tower that stands still
+    # -- what stands still
+
+    @property
+    def standing(self) -> tuple[str, ...]:
+        """Modalities whose embeddings take no gradient."""
+        return tuple(name for name in self.modalities if not learns(self.get_submodule(name)))
 
     @property
     def text_stands_still(self) -> bool:
         """Whether texts can be embedded once for the whole run."""
-        return "text" in self.modalities and not learns(self.get_submodule("text"))
+        return "text" in self.standing
 
     def remember_texts(self, texts: Sequence[str]) -> None:
         """`Batch.text_rows` of a batch without tokens point into these, embedded at their first use."""

@@ -1,11 +1,12 @@
 """A whole step of training, from a batch on the device to moved weights, beside its bars.
 
-    python tests/benchmarks/bench_step.py [--device cuda] [--batch 64] [--seconds 10] [--threads 1]
+    python tests/benchmarks/bench_step.py [--device D] [--batch 64] [--seconds 10] [--threads 1] [--parts 4]
 
 On a GPU: samples per second of `audioclip.full` and `audioclip.cooperative`, eager and compiled. On a CPU:
 the CPU's time against a plain loop in the published style: wavelets built anew, images channels first, a text
 of 77 tokens for each sample in each step, 50 queries in the attention pool, gradients normalised in hooks, an
-optimiser that goes from parameter to parameter.
+optimiser that goes from parameter to parameter. With --parts, `audioclip.cooperative` in so many parts of a
+batch, beside the same with frozen towers run in both passes.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from torch.nn import functional as F
 from trainer.batch import Batch
 from trainer.devices import choose_device
 from trainer.distributed import Ranks
-from trainer.learner import build_learner, build_model
+from trainer.learner import Learner, build_learner, build_model
 from trainer.models.clip import RN50
 from trainer.models.esresnext import ESResNeXt
 from trainer.optim import build_optimiser
@@ -46,6 +47,7 @@ BARS = {  # samples per second on an H200, 64 x 10 s: (eager, compiled)
 RATIOS = {"audioclip.full": 0.75, "audioclip.cooperative": 0.75}  # of the plain loop's CPU time
 TEXTS = ("Speech", "Music", "Dog, Bark", "Rain on surface", "Speech, Inside, small room", "Siren", "Engine")
 PLAIN, OURS, COMPILED = "plain", "ours", "ours, compiled"
+ONCE, TWICE = "frozen towers once", "frozen towers twice"
 
 
 def main() -> None:
@@ -54,6 +56,8 @@ def main() -> None:
     torch.set_num_threads(chosen.threads or torch.get_num_threads())
     device = choose_device(chosen.device)
     print(header(device))
+    if chosen.parts > 1:
+        return _in_parts("audioclip.cooperative", chosen, device)
     measure = _on_gpu if device.type == "cuda" else _on_cpu
     for name in STAGES:
         measure(name, chosen, device)
@@ -67,6 +71,7 @@ def _options() -> argparse.Namespace:
     options.add_argument("--threads", type=int, default=0, help="of the CPU; 0: as many as PyTorch takes")
     options.add_argument("--repeats", type=int, help="20 on a GPU, 3 on a CPU")
     options.add_argument("--checkpoint-activations", action="store_true")
+    options.add_argument("--parts", type=int, default=1, help="that a batch is computed in")
     return options.parse_args()
 
 
@@ -101,6 +106,27 @@ def _on_cpu(name: str, chosen: argparse.Namespace, device: torch.device) -> None
         times = least_times(steps, chosen.repeats or 3, device=device)
     print_steps(f"{name}: a step of {size} x {seconds:g} s", times)
     print_bar("ours / plain", times[OURS] / times[PLAIN], RATIOS[name])
+
+
+def _in_parts(name: str, chosen: argparse.Namespace, device: torch.device) -> None:
+    """What it saves that towers which stand still are left out of the second pass."""
+    fast = device.type == "cuda"
+    size, seconds = chosen.batch or (64 if fast else 4), chosen.seconds or (10.0 if fast else 2.0)
+    stage = _stage(name, size, precision="bf16" if fast else "float32")
+    stage = derive(stage, "benchmark", machine__accumulate=chosen.parts)
+    batch, remembered = made_up(stage, size, seconds, device), Learner.standing
+
+    def twice() -> None:
+        Learner.standing = property(lambda _: ())  # type: ignore[assignment]  # as before it was known
+        forgetful()
+        Learner.standing = remembered  # type: ignore[method-assign]
+
+    with backends_set(device, stage.machine.precision):
+        steps = {ONCE: our_step(stage, batch, device)}
+        forgetful = our_step(stage, batch, device)
+        times = least_times({**steps, TWICE: twice}, chosen.repeats or 3, device=device)
+    print_steps(f"{name}: a step of {size} x {seconds:g} s in {chosen.parts} parts", times)
+    print(f"once / twice: {times[ONCE] / times[TWICE]:.2f}")
 
 
 def _stage(name: str, size: int, *, precision: str, compiled: bool = False, recompute: bool = False) -> Stage:

@@ -6,9 +6,11 @@ import pytest
 import torch
 from tiny_learner import TinyLearner, furthest, gradients, plainly, random_batch
 from torch import Tensor, nn
+from toy_training import COOPERATIVE, one_thread, toy_batch, toy_training  # noqa: F401  # a fixture
 
 from trainer.accumulation import forward_backward
 from trainer.batch import Batch, Embeddings
+from trainer.learner import Learner
 from trainer.objectives import Classification, Pairwise, Sigmoid
 from trainer.stage import Objective
 
@@ -125,6 +127,29 @@ def test_a_tower_that_stands_still_takes_no_gradient_in_parts() -> None:
     forward_backward(learner, Pairwise(), batch, parts=2)
     assert "image.weight" not in gradients(learner)
     assert furthest(gradients(learner), expected) < 1e-12
+
+
+def test_a_tower_that_stands_still_runs_once_a_part_and_leaves_the_bits_of_all_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    batch, runs = toy_batch(COOPERATIVE, 0), dict.fromkeys(("audio", "image", "text"), 0)
+    found: list[dict[str, Tensor]] = []
+    for standing in (Learner.standing, property(lambda _: ())):
+        monkeypatch.setattr(Learner, "standing", standing)
+        training = toy_training(COOPERATIVE)
+        learner = training.learner.train()
+        for name in runs:
+            learner.get_submodule(name).register_forward_hook(lambda *_, name=name: _counted(runs, name))
+        terms = forward_backward(learner, COOPERATIVE.objective, batch, parts=3)
+        found.append({**gradients(learner), **terms, **learner.state_dict()})
+        if len(found) == 1:
+            assert runs == {"audio": 6, "image": 3, "text": 3}
+    assert runs == {"audio": 12, "image": 9, "text": 9}
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0] | found[1])
+
+
+def _counted(runs: dict[str, int], name: str) -> None:
+    runs[name] += 1
 
 
 def test_gradients_add_up_to_those_that_are_there() -> None:
