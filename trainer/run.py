@@ -26,10 +26,11 @@ from trainer.profiling import profiled
 from trainer.provenance import git_sha, versions
 from trainer.requested import Requested, requested
 from trainer.run_folder import RunFolder, locked
-from trainer.run_log import Display, RunLog, duration, open_log
+from trainer.run_log import Display, RunLog, check_wandb, duration, open_log
 from trainer.run_request import Outcome, RunError, RunRequest, RunResult
 from trainer.shard_feed import open_shards
 from trainer.stage import Stage
+from trainer.stage_checks import check_machine
 from trainer.stage_view import differences, shown, source_of, stage_to_json
 from trainer.start import Origin, start_from
 from trainer.step import Training, take_step
@@ -93,6 +94,9 @@ def run(request: RunRequest, *, open_data: OpenData = open_shards) -> RunResult:
         request_to_stop = stack.enter_context(stop_requests())
         ranks = stack.enter_context(process_group(request.device))
         asked = requested(request, ranks=ranks.world)
+        check_machine(asked.stage, ranks.device)
+        if request.wandb:
+            check_wandb()
         if ranks.first and not request.dry_run:
             stack.enter_context(locked(RunFolder(request.out)))
         launch = stack.enter_context(_launched(request, asked, ranks, open_data))
@@ -101,9 +105,9 @@ def run(request: RunRequest, *, open_data: OpenData = open_shards) -> RunResult:
         if request.profile:
             return _profiled(launch)
         progress = _resumed(launch)
-        _write_facts(launch, asked, progress)
         log = _log(launch, progress)
         stack.enter_context(log.shown())
+        _write_facts(launch, asked, progress)
         log.say(*_header(launch, progress))
         return _trained(launch, progress, log, request_to_stop)
 

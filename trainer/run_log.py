@@ -1,11 +1,13 @@
 """What a run says while it goes: a header, a live line, and every step in files."""
 
+import importlib.util
 import json
 import os
 import sys
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -66,7 +68,7 @@ class Sink(Protocol):
 
     def flush(self) -> None: ...
 
-    def close(self) -> None: ...
+    def close(self, *, failed: bool = False) -> None: ...
 
 
 class JsonLines:
@@ -87,7 +89,7 @@ class JsonLines:
         self._file.flush()
         os.fsync(self._file.fileno())
 
-    def close(self) -> None:
+    def close(self, *, failed: bool = False) -> None:
         self._file.close()
 
 
@@ -124,25 +126,44 @@ class TensorBoard:
     def flush(self) -> None:
         self._writer.flush()
 
-    def close(self) -> None:
+    def close(self, *, failed: bool = False) -> None:
         self._writer.close()
 
 
+def check_wandb() -> None:
+    """Raises RunError where Weights & Biases is not installed."""
+    found = importlib.util.find_spec("wandb")
+    if found is None or found.origin is None:  # a folder `wandb`, which it leaves, is no package
+        raise RunError(
+            "--wandb: wandb is not installed; expected the extra of that name: pip install -e '.[wandb]', or "
+            "leave --wandb out"
+        )
+
+
 class Wandb:
-    """Weights & Biases, for those who asked for it."""
+    """Weights & Biases, for those who asked for it. A run that goes on has its number in the run's folder."""
 
     def __init__(self, folder: RunFolder, facts: Mapping[str, Any]) -> None:
-        """Raises RunError when it is not installed."""
-        try:
-            import wandb  # type: ignore[import-not-found,unused-ignore]  # not among our dependencies
-        except ImportError:
-            raise RunError(
-                "--wandb: wandb is not installed; pip install wandb, or leave --wandb out"
-            ) from None
+        """Raises RunError where it is not installed, or will not begin: nobody is logged in."""
+        check_wandb()
+        import wandb  # type: ignore[import-not-found,unused-ignore]  # an extra of its own
+
         name = folder.path / WANDB_ID
-        identity = name.read_text().strip() if name.is_file() else wandb.util.generate_id()
-        name.write_text(identity)
-        self._run: Any = wandb.init(id=identity, resume="allow", dir=str(folder.path), config=dict(facts))
+        identity = name.read_text().strip() if name.is_file() else uuid.uuid4().hex[:8]
+        name.write_text(f"{identity}\n")
+        try:
+            self._run: Any = wandb.init(
+                id=identity,
+                name=folder.path.resolve().name,
+                resume="allow",
+                dir=str(folder.path),
+                config=dict(facts),
+            )
+        except wandb.Error as error:
+            told = " ".join(str(error).split()).rstrip(".")
+            raise RunError(
+                f"--wandb: {told}; `wandb login` first, or WANDB_MODE=offline, or leave --wandb out"
+            ) from None
 
     def log(self, step: int, epoch: int, numbers: Mapping[str, float]) -> None:
         self._run.log({**numbers, "epoch": epoch}, step=step)
@@ -150,8 +171,8 @@ class Wandb:
     def flush(self) -> None:
         """It sends by itself."""
 
-    def close(self) -> None:
-        self._run.finish()
+    def close(self, *, failed: bool = False) -> None:
+        self._run.finish(exit_code=int(failed))
 
 
 class Display:
@@ -259,15 +280,14 @@ class RunLog:
     @contextmanager
     def shown(self) -> Iterator[None]:
         """The live line, as long as this lasts; files are closed afterwards."""
+        failed = True
         try:
-            if self._display is None:
+            with nullcontext() if self._display is None else self._display.shown():
                 yield
-            else:
-                with self._display.shown():
-                    yield
+            failed = False
         finally:
             for sink in self._sinks:
-                sink.close()
+                sink.close(failed=failed)
 
 
 def _in_short(metrics: Mapping[str, float]) -> str:

@@ -5,7 +5,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from trainer.batch import MODALITIES
+from trainer.devices import check_compiler
 from trainer.published import FILES
 from trainer.run_request import RunError
 from trainer.stage import CLASSES_OF_DATA, Stage
@@ -54,6 +57,23 @@ def check_stage(stage: Stage, *, ranks: int = 1) -> None:
         raise StageError(f"{stage.name}: {complaint}")
 
 
+def check_machine(stage: Stage, device: torch.device) -> None:
+    """Raises StageError for what `device` cannot do, before anything is built."""
+    if stage.machine.sync_batch_norm and device.type != "cuda":
+        raise StageError(
+            f"{stage.name}: machine.sync_batch_norm is true on {device.type}; expected CUDA devices, where "
+            "alone PyTorch synchronises batch statistics: --set machine.sync_batch_norm=false"
+        )
+    if stage.machine.compile and device.type == "cpu":  # CUDA's code is written by Triton
+        try:
+            check_compiler()
+        except ValueError:
+            raise StageError(
+                f"{stage.name}: machine.compile is true, and no C++ compiler is here; expected g++, clang++ "
+                "or one that CXX names, or --set machine.compile=false"
+            ) from None
+
+
 def complaints(stage: Stage, ranks: int = 1) -> Iterator[str]:
     """Each with the value, what is expected, and what to type."""
     yield from _out_of_bounds(stage)
@@ -90,8 +110,12 @@ def _batches(stage: Stage, ranks: int) -> Iterator[str]:
             f"batch_size {stage.batch_size} cannot be divided among {ranks} processes x "
             f"{stage.machine.accumulate} parts; expected a multiple of {parts}: --set batch_size={near}"
         )
-    elif stage.negatives == "global" and not stage.model.classes and stage.batch_size < 2:
-        yield "batch_size is 1; expected at least 2, since the other examples are what a pair is told from"
+    elif stage.batch_size < 2 * parts:
+        each = f" in {ranks} processes x {stage.machine.accumulate} parts" if parts > 1 else ""
+        yield (
+            f"batch_size is {stage.batch_size}{each}; expected at least 2 examples in each, which batch "
+            "statistics are of"
+        )
 
 
 def _data(stage: Stage) -> Iterator[str]:

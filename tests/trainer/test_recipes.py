@@ -171,6 +171,8 @@ def test_a_recipe_of_one_s_own_comes_from_a_file(tmp_path: Path) -> None:
         ("standalone", ["epochs=0"], 1, "epochs is 0; expected at least 1"),
         ("standalone", [], 3, "batch_size 64 cannot be divided among 3 processes x 1 parts.*batch_size=63"),
         ("standalone", ["machine.accumulate=3"], 2, "expected a multiple of 6"),
+        ("standalone", ["machine.accumulate=32"], 2, "64 in 2 processes x 32 parts; expected at least 2 ex"),
+        ("standalone", ["batch_size=1"], 1, "batch_size is 1; expected at least 2 examples"),
         ("standalone", ["data.train=balanced_train,eval"], 1, "data.train holds eval.*train_on_test=true"),
         ("standalone", ["model.towers=audio,text"], 1, "expected the audio tower alone"),
         ("standalone", ["model.towers=audio,smell"], 1, "expected some of audio,image,text"),

@@ -186,6 +186,48 @@ def test_a_negative_bandwidth_stops_the_run_and_the_last_good_checkpoint_stays(t
     assert json.loads((tmp_path / "status.json").read_text())["outcome"] == "failed"
 
 
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("machine.sync_batch_norm=true", "sync_batch_norm is true on cpu; expected CUDA devices"),
+        ("machine.compile=true", r"no C\+\+ compiler is here; .*--set machine.compile=false"),
+    ],
+)
+def test_what_the_machine_cannot_do_is_one_line_before_anything_is_built(
+    override: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # no compiler there
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(RunError, match=expected):
+        toy_run(tmp_path / "run", "STANDALONE", override)
+    assert not (tmp_path / "run").exists()
+
+
+def test_wandb_that_is_not_installed_is_one_line_that_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)  # as where it is not installed
+    with pytest.raises(RunError, match=r"--wandb: wandb is not installed; .*pip install -e '\.\[wandb\]'"):
+        toy_run(tmp_path / "run", "STANDALONE", wandb=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_wandb_is_told_every_number_under_one_name_also_by_a_run_that_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    toy_run(tmp_path, "STANDALONE", *ONE_EPOCH, wandb=True)
+    toy_run(tmp_path, "STANDALONE", *ONE_EPOCH, wandb=True)
+    identity = (tmp_path / "wandb-id").read_text().strip()
+    first, second = sorted((tmp_path / "wandb").glob(f"offline-run-*/run-{identity}.wandb"))
+    assert second.stat().st_size
+    told = first.read_bytes()
+    assert all(
+        name.encode() in told for name in next(iter(read_log(tmp_path / "log.jsonl"))) if name != "step"
+    )
+
+
 def test_what_was_logged_beyond_the_checkpoint_is_dropped_and_a_cut_line_too(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     lines = [{"step": step, "train/loss": 1.0 / step} for step in (1, 2, 3)]
