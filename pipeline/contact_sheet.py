@@ -67,8 +67,12 @@ def _header(card: Card) -> Markup:
 
 
 def _time(card: Card) -> Markup:
-    """The frames in a row above the spectrogram: each stands over its own part of the sound."""
-    frames = (_image(frame, f"frame {index}") for index, frame in enumerate(card.frames))
+    """The frames in a row above the spectrogram: each stands over its own part of the sound.
+
+    A single one makes no row: the header shows it.
+    """
+    several = card.frames if len(card.frames) > 1 else ()
+    frames = (_image(frame, f"frame {index}") for index, frame in enumerate(several))
     spectrogram = _spectrogram(card.sound) if card.sound is not None else None
     return tag("div", tag("div", *frames, class_="strip"), spectrogram, class_="time")
 
