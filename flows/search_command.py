@@ -34,11 +34,16 @@ def index(
     model: Annotated[str, typer.Option("--model", help="Published name, weights file or run folder.")],
     index: Index = DEFAULT_INDEX,
     window: Annotated[
-        float, typer.Option("--window", min=0.0, help="Seconds per vector of a long sound; 0: whole sounds.")
+        float,
+        typer.Option("--window", min=0.0, help="Seconds per vector of a long sound or video; 0: all of it."),
     ] = 10.0,
+    frames: Annotated[
+        int | None,
+        typer.Option(min=0, help="Pictures of a video in each window; 0: only its sound. Default: 1."),
+    ] = None,
     device: Device = "auto",
 ) -> None:
-    """Vectors of every sound and picture, kept on disk. Called again, it embeds only what changed.
+    """Vectors of every sound, video and picture, kept on disk. Called again, it embeds only what changed.
 
     **Examples**
 
@@ -49,17 +54,14 @@ def index(
     from shards.store import StoreError
     from shards.vectors import VectorIndexError
 
-    encoder = _loaded(model, device)
-    from trainer.index import update_index
-    from trainer.index_sources import FolderSource
-
-    seconds = window or None
     try:
-        found = _source(source, seconds, index)
+        found, options = _source(source, window or None, frames, index)
+        encoder = _loaded(model, device)
+        from trainer.index import update_index
+        from trainer.index_sources import FolderSource
+
         with file_bar() as bar:
-            done = update_index(
-                encoder, found, index, model=model, options={"window_s": seconds}, track=_tracking(bar)
-            )
+            done = update_index(encoder, found, index, model=model, options=options, track=_tracking(bar))
     except (VectorIndexError, StoreError) as error:
         raise fail(error) from None
     for failure in done.skipped:
@@ -130,7 +132,8 @@ def _line(hit: "Hit") -> str:
     row = hit.facts
     span = "" if row.get("start_s") is None else f"{row['start_s']:.1f}–{row['end_s']:.1f} s"
     name = row["path"] if not row.get("key") else f"{row['path']}: {row['key']}"
-    return "\t".join((f"{hit.score:.3f}", name, span, ", ".join(row.get("labels") or ()))).rstrip()
+    labels = ", ".join(row.get("labels") or ())
+    return "\t".join((f"{hit.score:.3f}", row["modality"], name, span, labels)).rstrip()
 
 
 def _filter(modality: str | None, labels: Sequence[str], split: str | None, where: str) -> str:
@@ -187,17 +190,23 @@ def _check_same(encoder: "Encoder", opened: "VectorIndex") -> None:
         )
 
 
-def _source(source: str, window_s: float | None, index: Path) -> "Source":
+def _source(
+    source: str, window_s: float | None, frames: int | None, index: Path
+) -> tuple["Source", dict[str, Any]]:
+    """What is indexed, and what changes its vectors."""
     from shards.layout import DATASET
     from shards.store import open_store
     from trainer.index_sources import FolderSource, ShardSource
 
     folder = Path(source).expanduser()
     if "://" in source or (folder / DATASET).is_file():
-        return ShardSource(open_store(source), window_s)
+        if frames is not None:
+            raise fail(f"--frames is for the videos of a folder; of {source}, central frames are indexed")
+        return ShardSource(open_store(source), window_s), {"window_s": window_s}
     if not folder.is_dir():
         raise fail(f"{source} is no folder; expected a folder of sounds and pictures, or a dataset")
-    return FolderSource(folder, window_s, index)
+    frames = 1 if frames is None else frames
+    return FolderSource(folder, window_s, frames, index), {"window_s": window_s, "frames": frames}
 
 
 def _loaded(model: str, device: str) -> "Encoder":
@@ -229,7 +238,7 @@ def _write_page(opened: "VectorIndex", hits: Sequence["Hit"], target: Path, *, q
         else:
             media = file_media(Path(opened.facts.source), row)
         span = {} if row.get("start_s") is None else {"seconds": f"{row['start_s']:.1f}–{row['end_s']:.1f}"}
-        facts = {"score": f"{hit.score:.3f}", "split": row.get("split"), **span}
+        facts = {"score": f"{hit.score:.3f}", "by its": row["modality"], "split": row.get("split"), **span}
         name = row.get("key") or row["path"]
         return Card(
             key=name, class_names=row.get("labels") or (), frames=media.frames, sound=media.sound, facts=facts

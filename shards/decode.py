@@ -16,7 +16,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from shards.sound import SoundError
+from shards.sound import NoSound, SoundError
 
 Samples = NDArray[np.float32]
 
@@ -121,7 +121,7 @@ def _failure(path: Path, process: subprocess.Popen[bytes], log: IO[bytes]) -> So
     log.seek(0)
     lines = log.read().decode("utf-8", "replace").strip().splitlines() or ["it gave no sound"]
     if "matches no streams" in " ".join(lines):
-        return SoundError(f"{path} holds no sound, pictures at most")
+        return NoSound(f"{path} holds no sound, pictures at most")
     return SoundError(f"{path} is neither sound nor video that ffmpeg reads: {lines[-1].strip()}")
 
 

@@ -14,6 +14,10 @@ class SoundError(ValueError):
     """Sound that does not decode."""
 
 
+class NoSound(SoundError):
+    """A file that holds none, such as a silent film."""
+
+
 def decode_pcm(source: bytes | Path) -> tuple[Pcm, int]:
     """(int16 samples (T, C), sample rate in Hz) of a FLAC or WAV file or its bytes; SoundError otherwise."""
     try:

@@ -2,10 +2,10 @@
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby, islice
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from shards.sound import SoundError
+from shards.sound import NoSound, SoundError
+from shards.video import SLACK_S, NoPictures, VideoError, picture_seconds, stills
 from trainer.image import ImageError, read_image
 from trainer.models.encoder import BATCH, TEXTS, WINDOW_S, Encoder, NoTower
 from trainer.read_ahead import read_ahead
@@ -22,23 +23,12 @@ from trainer.text import TextError
 from trainer.waveform import Window, windows_of
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"})
-SOUNDS = frozenset(
-    {
-        ".wav",
-        ".flac",
-        ".ogg",
-        ".oga",
-        ".opus",
-        ".mp3",
-        ".m4a",
-        ".aac",
-        ".aif",
-        ".aiff",
-        ".au",
-        ".wma",
-        ".webm",
-    }
-    | {".mp4", ".mkv", ".mov", ".avi", ".caf", ".w64", ".amr", ".ac3"}
+VIDEOS = frozenset(
+    {".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ogv"}
+)
+SOUNDS = VIDEOS | frozenset(
+    {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".aif", ".aiff", ".au", ".wma"}
+    | {".caf", ".w64", ".amr", ".ac3"}
 )
 ROW_GROUP = 1024  # rows held in memory before they are written
 READERS = min(8, os.cpu_count() or 1)  # threads that decode ahead
@@ -47,7 +37,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Embedded:
-    """One vector: of a picture, a text, or a span of a sound."""
+    """One vector: of a picture, a text, a span of a sound, or a moment in a span of a video."""
 
     modality: str
     vector: Tensor  # (D,) float32 on the CPU, of unit length
@@ -55,6 +45,7 @@ class Embedded:
     text: str | None = None  # None for a file
     start: float | None = None  # seconds; None where there is no time
     end: float | None = None
+    at: float | None = None  # seconds into a video, of its picture
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,21 +70,29 @@ def found_files(paths: Iterable[Path]) -> Iterator[Path]:
 
 
 def embed_files(
-    model: Encoder, files: Iterable[Path], *, mono: bool = True, window_s: float | None = WINDOW_S
+    model: Encoder,
+    files: Iterable[Path],
+    *,
+    mono: bool = True,
+    window_s: float | None = WINDOW_S,
+    frames: int = 0,
 ) -> Iterator[Embedded | Skipped]:
     """Rows of any number of files, in order: one per picture and window of sound, one Skipped per failure.
 
-    While some are embedded, the next files are decoded; a few windows of each are held, never a whole file.
+    A video is heard; with `frames`, so many of its pictures are seen in each window as well, evenly spaced:
+    one is the central one. While some files are embedded, the next are decoded; a few windows of each are
+    held, never a whole file.
     """
-    read = partial(_read, model, mono=mono, window_s=window_s)
+    read = partial(_read, model, mono=mono, window_s=window_s, frames=frames)
     with closing(read_ahead(files, read, readers=READERS, held=BATCH)) as items:
-        for kind, group in groupby(items, key=type):
-            if kind is _Heard:
-                yield from _heard(model, (item for item in group if isinstance(item, _Heard)))
-            elif kind is _Seen:
-                yield from _seen(model, (item for item in group if isinstance(item, _Seen)))
-            else:
-                yield from (item for item in group if isinstance(item, Skipped))
+        for some in _batches(items, 2 * BATCH):  # of videos, half of them are heard and half are seen
+            heard = _heard(model, [item for item in some if isinstance(item, _Heard)])
+            seen = _seen(model, [item for item in some if isinstance(item, _Seen)])
+            for item in some:
+                if isinstance(item, Skipped):
+                    yield item
+                else:
+                    yield next(heard if isinstance(item, _Heard) else seen)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,24 +105,72 @@ class _Heard:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Seen:
-    """A picture that is still to be embedded."""
+    """A picture that is still to be embedded; of a video, with its window and its moment in seconds."""
 
     path: str
     pixels: Tensor  # (3, S, S)
+    start: float | None = None
+    end: float | None = None
+    at: float | None = None
 
 
 def _read(
-    model: Encoder, file: Path, *, mono: bool, window_s: float | None
+    model: Encoder, file: Path, *, mono: bool, window_s: float | None, frames: int
 ) -> Iterator[_Heard | _Seen | Skipped]:
     """What a file gives, ready for the towers."""
     try:
         if file.suffix.lower() in PICTURES:
             yield _Seen(path=str(file), pixels=model.pixels([read_image(file)])[0])
+        elif frames and file.suffix.lower() in VIDEOS and "image" in model.modalities:
+            yield from _read_video(model, file, mono=mono, window_s=window_s, frames=frames)
         else:
-            windows = windows_of(file, model.sample_rate, mono=mono, window_s=window_s)
-            yield from (_Heard(path=str(file), window=window) for window in windows)
-    except (SoundError, ImageError, NoTower, OSError) as error:
+            yield from _read_sound(model, file, mono=mono, window_s=window_s)
+    except (SoundError, ImageError, VideoError, NoTower, OSError) as error:
         yield Skipped(what=str(file), reason=str(error))
+
+
+def _read_sound(model: Encoder, file: Path, *, mono: bool, window_s: float | None) -> Iterator[_Heard]:
+    windows = windows_of(file, model.sample_rate, mono=mono, window_s=window_s)
+    yield from (_Heard(path=str(file), window=window) for window in windows)
+
+
+def _read_video(
+    model: Encoder, file: Path, *, mono: bool, window_s: float | None, frames: int
+) -> Iterator[_Heard | _Seen]:
+    """Its sound, if it has any, then its pictures, if it has any; NoPictures where it has neither."""
+    heard: list[tuple[float, float]] = []
+    if "audio" in model.modalities:
+        with suppress(NoSound):
+            for item in _read_sound(model, file, mono=mono, window_s=window_s):
+                heard.append((item.window.start, item.window.end))
+                yield item
+    try:
+        seconds = picture_seconds(file)
+    except NoPictures:
+        if not heard:
+            raise
+        return
+    for start, end in _windows_seen(seconds, window_s, heard):
+        yield from _read_pictures(model, file, start, end, frames)
+
+
+def _windows_seen(
+    seconds: float, window_s: float | None, heard: Sequence[tuple[float, float]]
+) -> Sequence[tuple[float, float]]:
+    """The windows of the sound; of pictures that last for longer or less, their own by the same rule."""
+    if heard and abs(heard[-1][1] - seconds) <= SLACK_S:
+        return heard
+    if window_s is None or seconds <= window_s:
+        return [(0.0, seconds)]
+    whole = [(window_s * place, window_s * (place + 1)) for place in range(int(seconds / window_s))]
+    return whole if whole[-1][1] >= seconds else [*whole, (seconds - window_s, seconds)]
+
+
+def _read_pictures(model: Encoder, file: Path, start: float, end: float, frames: int) -> Iterator[_Seen]:
+    moments = [start + (place + 0.5) / frames * (end - start) for place in range(frames)]
+    for at, picture in zip(moments, stills(file, moments), strict=True):
+        pixels = model.pixels([read_image(picture)])[0]
+        yield _Seen(path=str(file), pixels=pixels, start=start, end=end, at=at)
 
 
 def _heard(model: Encoder, items: Iterable[_Heard]) -> Iterator[Embedded]:
@@ -135,7 +182,9 @@ def _seen(model: Encoder, items: Iterable[_Seen]) -> Iterator[Embedded]:
     for some in _batches(items):
         rows = model.embed_pixels(torch.stack([item.pixels for item in some])).cpu()
         for item, row in zip(some, rows, strict=True):
-            yield Embedded(modality="image", vector=row, path=item.path)
+            yield Embedded(
+                modality="image", vector=row, path=item.path, start=item.start, end=item.end, at=item.at
+            )
 
 
 def embed_texts(model: Encoder, texts: Iterable[str]) -> Iterator[Embedded | Skipped]:

@@ -44,10 +44,11 @@ ROW_COLUMNS = (
 
 @dataclass(frozen=True)
 class FolderSource:
-    """Every sound, video and picture under a folder; a unit is a file."""
+    """Every sound, video and picture under a folder; a unit is a file. A video is heard and seen."""
 
     root: Path
     window_s: float | None
+    frames: int  # pictures of a video in each window
     without: Path  # a folder that is not looked into: the index itself
 
     @property
@@ -69,7 +70,8 @@ class FolderSource:
 
     def embed(self, encoder: Encoder, units: Sequence[Unit]) -> Iterator[Embedding]:
         waiting = {str(self.root / unit.name): unit for unit in units}
-        rows = embed_files(encoder, (Path(path) for path in list(waiting)), window_s=self.window_s)
+        files = (Path(path) for path in list(waiting))
+        rows = embed_files(encoder, files, window_s=self.window_s, frames=self.frames)
         for path, group in groupby(rows, key=lambda row: row.what if isinstance(row, Skipped) else row.path):
             yield _embedding(waiting[str(path)], list(group))
 
@@ -83,7 +85,7 @@ def _embedding(unit: Unit, rows: Sequence[Embedded | Skipped]) -> Embedding:
 
 
 def _place(row: Embedded) -> dict[str, Any]:
-    return {"modality": row.modality, "start_s": row.start, "end_s": row.end}
+    return {"modality": row.modality, "start_s": row.start, "end_s": row.end, "at_s": row.at}
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """What a search found, as bytes to play and to show."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -11,9 +12,11 @@ import soundfile
 
 from shards.decode import decode_span
 from shards.profile import AUDIO_CODECS
+from shards.sound import SoundError
 from shards.store import Store
 from shards.tar import read_samples
-from trainer.embed import PICTURES
+from shards.video import VideoError, stills
+from trainer.embed import PICTURES, VIDEOS
 from trainer.image import read_image
 
 SIDE = 512  # pixels that a picture is shown with at most
@@ -28,12 +31,38 @@ class Media:
 
 
 def file_media(root: Path, row: Mapping[str, Any]) -> Media:
-    """The span of a sound, or the picture, that a row of a folder's index speaks of."""
+    """The picture, or the span of a sound or video, that a row of a folder's index speaks of.
+
+    Raises SoundError, ImageError or VideoError for what is gone or has changed.
+    """
     path = root / row["path"]
     if path.suffix.lower() in PICTURES:
         return Media(frames=(_small(path),))
-    samples, rate = decode_span(path, row["start_s"], row["end_s"])
-    return Media(sound=_flac(samples, rate))
+    start, end = row["start_s"], row["end_s"]
+    if path.suffix.lower() not in VIDEOS:
+        return Media(sound=_flac(*decode_span(path, start, end)))
+    moment = (start + end) / 2 if row.get("at_s") is None else row["at_s"]
+    if row["modality"] == "audio":
+        return Media(frames=tuple(_seen(path, moment)), sound=_flac(*decode_span(path, start, end)))
+    return Media(frames=(_still(path, moment),), sound=_heard(path, start, end))
+
+
+def _seen(path: Path, moment: float) -> Iterator[bytes]:
+    """The picture that goes with a sound, where it has one."""
+    with suppress(VideoError):
+        yield _still(path, moment)
+
+
+def _heard(path: Path, start: float, end: float) -> bytes | None:
+    """The sound that goes with a picture, where it has one."""
+    with suppress(SoundError):
+        samples, rate = decode_span(path, start, end)
+        return _flac(samples, rate) if len(samples) else None
+    return None
+
+
+def _still(path: Path, moment: float) -> bytes:
+    return _small(next(stills(path, [moment])))
 
 
 def sample_media(store: Store, row: Mapping[str, Any]) -> Media:
@@ -45,8 +74,8 @@ def sample_media(store: Store, row: Mapping[str, Any]) -> Media:
     return Media(frames=tuple(members[name] for name in frames), sound=sound)
 
 
-def _small(path: Path) -> bytes:
-    picture = read_image(path)
+def _small(source: Path | bytes) -> bytes:
+    picture = read_image(source)
     picture.thumbnail((SIDE, SIDE))
     with BytesIO() as file:
         picture.save(file, "JPEG", quality=85)

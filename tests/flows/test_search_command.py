@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from shard_folders import shard_folder
 from typer.testing import CliRunner
 
 from flows.search_command import search_app
+from shards.decode import find_ffmpeg
 from shards.vectors import VectorIndex
 from trainer.models import EncoderConfig, build_encoder, save_encoder
 
@@ -74,6 +76,60 @@ def test_a_folder_is_found_by_sound_window_picture_and_text(media: Path, model: 
     assert text.count("<audio") == 4
     assert "data:image/jpeg" in text
     assert "<b>rain" not in text
+
+
+def film(target: Path, *sound: str) -> Path:
+    """Two seconds each of red, green and blue, with or without a sound."""
+    program = find_ffmpeg()
+    assert program is not None
+    colours = [f"color={name}:s=64x64:r=5:d=2[{name}]" for name in ("red", "lime", "blue")]
+    graph = f"{';'.join(colours)};[red][lime][blue]concat=n=3[v]"
+    command = [program, "-loglevel", "error", *sound, "-filter_complex", graph, "-map", "[v]"]
+    command += ["-map", "0:a"] if sound else []
+    subprocess.run([*command, "-pix_fmt", "yuv420p", target], check=True)
+    return target
+
+
+def test_a_moment_of_a_silent_or_sounding_video_is_found_by_its_picture(model: Path, tmp_path: Path) -> None:
+    folder, index, page = tmp_path / "films", tmp_path / "index", tmp_path / "found.html"
+    folder.mkdir()
+    film(folder / "mute.mp4")
+    film(folder / "loud.mp4", "-f", "lavfi", "-i", "sine=duration=6")
+    PIL.Image.new("RGB", (64, 64), (0, 255, 0)).save(tmp_path / "green.png")
+    indexed = ("index", folder, "--model", model, "--index", index, "--window", 2)
+    code, out, err = trichord(*indexed)
+    assert (code, "9 vectors" in out) == (0, True), err
+
+    asked = ("--image", tmp_path / "green.png", "--index", index, "--modality", "image")
+    best = found(*asked, "--top", 2)
+    assert {row["path"] for row in best} == {"mute.mp4", "loud.mp4"}
+    assert [(row["start_s"], row["end_s"], row["at_s"]) for row in best] == [(2, 4, 3)] * 2
+    heard = found("--text", "a", "--index", index, "--modality", "audio")
+    assert sorted((row["path"], row["start_s"]) for row in heard) == [("loud.mp4", at) for at in (0, 2, 4)]
+
+    _, lines, _ = trichord("search", *asked, "--top", 2, "--html", page)
+    assert {line.split("\t")[1] for line in lines.splitlines()} == {"image"}
+    assert page.read_text().count("data:image/jpeg") == 2
+    assert page.read_text().count("<audio") == 1
+
+    os.utime(folder / "mute.mp4", (1, 1))
+    (folder / "loud.mp4").unlink()
+    assert "0 new, 1 as they were, 1 gone" in trichord(*indexed)[1]
+    code, _, err = trichord(*indexed, "--frames", 4)
+    assert (code, "do not mix" in err) == (2, True)
+
+
+def test_so_many_pictures_a_window_as_asked_for(model: Path, tmp_path: Path) -> None:
+    folder, index = tmp_path / "films", tmp_path / "index"
+    folder.mkdir()
+    film(folder / "loud.mp4", "-f", "lavfi", "-i", "sine=duration=6")
+
+    trichord("index", folder, "--model", model, "--index", index, "--window", 0, "--frames", 3)
+    seen = found("--text", "a", "--index", index, "--modality", "image")
+    assert sorted(row["at_s"] for row in seen) == pytest.approx([1, 3, 5], abs=0.1)
+
+    code, out, _ = trichord("index", folder, "--model", model, "--index", tmp_path / "heard", "--frames", 0)
+    assert (code, "1 vectors" in out) == (0, True)
 
 
 def test_an_index_follows_its_folder(media: Path, model: Path, tmp_path: Path) -> None:
