@@ -12,7 +12,7 @@ import typer
 
 from flows.cli import Exit, fail
 from flows.live import Tally, duration, left_to_retry, watching
-from flows.notify import Notifier
+from flows.notify import Notifier, NotifyError
 from pipeline.audioset import SegmentsError
 from pipeline.build import Stop
 from pipeline.ffmpeg import FfmpegError
@@ -24,14 +24,17 @@ from pipeline.ontology import OntologyError
 from pipeline.remote_media import Paused
 from pipeline.settings import YOUTUBE, IngestSettings, SettingsError, checked_split, known_lists, split_of
 from pipeline.spool import DiskFull
+from shards.attempted import WantedError
 from shards.labels import LabelsError
+from shards.ledger import LedgerError
+from shards.plan import PlanError
 from shards.profile import Profile, ProfileError
 from shards.store import StoreError, open_store
 
 # What users can cause, each with a message of one line that says what to do.
 GIVEN_WRONG = (
     *(SegmentsError, OntologyError, LabelsError, ProfileError, SettingsError, MediaFolderError),
-    *(FfmpegError, StoreError),
+    *(FfmpegError, StoreError, PlanError, LedgerError, WantedError, NotifyError),
 )
 
 
@@ -43,7 +46,7 @@ def run_ingest(given: Mapping[str, Any]) -> None:
             _print_forecast(forecast(open_store(settings.out), settings), settings)
             return
         code = _ingest(settings, notifier, quiet=given["quiet"])
-    except (*GIVEN_WRONG, ValueError) as error:
+    except GIVEN_WRONG as error:
         raise fail(error) from None
     notifier.flush()
     raise typer.Exit(code)

@@ -8,12 +8,16 @@ from urllib.parse import urlsplit
 TIMEOUT_S = 10.0
 
 
+class NotifyError(ValueError):
+    """An address that no word can be sent to."""
+
+
 class Notifier:
     """Posts events; an address that does not answer never holds up or ends the work."""
 
     def __init__(self, url: str | None) -> None:
-        if url is not None and urlsplit(url).scheme not in ("http", "https"):
-            raise ValueError(f"--notify is {url!r}; expected an http:// or https:// address")
+        if url is not None and not _is_address(url):
+            raise NotifyError(f"--notify is {url!r}; expected an http:// or https:// address")
         self._url = url
         self._posting: list[threading.Thread] = []
 
@@ -39,3 +43,10 @@ class Notifier:
         """Wait for what is under way, as long as one post may take."""
         for thread in self._posting:
             thread.join(TIMEOUT_S)
+
+
+def _is_address(url: str) -> bool:
+    try:
+        return urlsplit(url).scheme in ("http", "https")
+    except ValueError:  # such as http://[
+        return False

@@ -10,7 +10,7 @@ from pipeline.planning import BadRowsOf, selected_segments
 from pipeline.remote_media import identities_of, rate_of
 from pipeline.settings import IngestSettings
 from shards.attempted import read_dispositions
-from shards.ledger import read_record
+from shards.ledger import opened_ledger, read_record
 from shards.outcome import Disposition
 from shards.store import Store
 
@@ -81,7 +81,7 @@ def _sample_bytes(store: Store) -> float:
     names = [name for name in store.names("audioset-") if name.endswith(".parquet")][-_RECORDS:]
     records = []
     for name in names:
-        with store.open(name) as file:
+        with opened_ledger(store, name.removesuffix(".parquet")) as file:
             records.append(read_record(file))
     samples = sum(record.samples for record in records)
     return sum(record.tar_bytes for record in records) / samples if samples else SAMPLE_BYTES

@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+from pipeline.settings import SettingsError
+
 # yt-dlp wiki, "Extractors" (2026-04): about 300 videos an hour for a guest session, 2000 for an account
 PRESETS = {"guest": 300.0, "account": 2000.0, "none": None}
 
@@ -60,7 +62,7 @@ class Pace:
 def named_pace(choice: str, *, account: bool) -> Pace:
     """`guest`, `account`, `none`, videos per hour, or `auto`: account for who has one, else guest.
 
-    Raises ValueError for anything else.
+    Raises SettingsError for anything else.
     """
     if choice == "auto":
         choice = "account" if account else "guest"
@@ -71,7 +73,7 @@ def named_pace(choice: str, *, account: bool) -> Pace:
     except ValueError:
         rate = 0.0
     if not 0 < rate < math.inf:
-        raise ValueError(
+        raise SettingsError(
             f"rate {choice!r}: expected {', '.join(PRESETS)}, auto, or videos per hour such as 500"
         )
     return Pace(videos_per_hour=rate)

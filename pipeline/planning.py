@@ -15,6 +15,7 @@ from pipeline.ontology import LabelFilter, Metadata, find_metadata, label_filter
 from pipeline.settings import IngestSettings
 from shards.labels import Labels, write_labels
 from shards.layout import CLAIMS, LABELS, PLAN_FOLDER, WORK_FOLDER, shard_index
+from shards.ledger import finished_shards
 from shards.plan import Plan, copy_plan, planned_keys, read_plans, write_plan, write_skipped
 from shards.profile import Dataset, join_dataset
 from shards.segment import Segment
@@ -150,15 +151,10 @@ def make_retry_plan(store: Store, settings: IngestSettings, failed: Iterable[Seg
 
 
 def _todo(store: Store, plans: Sequence[Plan], split: str) -> Todo:
-    finished = _finished(store, split)
+    finished = set(finished_shards(store, split))
     open_plans = [plan for plan in plans if not finished.issuperset(plan.shards)]
     shards = [shard for plan in open_plans for shard in plan.shards if shard not in finished]
     return Todo(plans=tuple(open_plans or plans), shards=tuple(shards))
-
-
-def _finished(store: Store, split: str) -> set[str]:
-    names = store.names(f"audioset-{split}-")
-    return {name.removesuffix(".parquet") for name in names if name.endswith(".parquet")}
 
 
 def _selection_hash(settings: IngestSettings, dataset: Dataset) -> str:
@@ -189,7 +185,7 @@ def _without_abandoned(store: Store, plans: Sequence[Plan], split: str) -> list[
 
     So a run over everything that was given up early does not bind a later one over a few classes.
     """
-    begun = _finished(store, split) | _begun(store)
+    begun = _begun(store).union(finished_shards(store, split))
     if _somebody_works(store, split):
         return list(plans)
     kept: list[Plan] = []
@@ -239,7 +235,7 @@ def _write(
 ) -> Plan | None:
     """Write and publish a plan after the last shard there is; None when there is nothing to plan."""
     taken = [shard_index(shard) for plan in plans for shard in plan.shards]
-    taken += [shard_index(shard) for shard in _finished(store, settings.split)]
+    taken += [shard_index(shard) for shard in finished_shards(store, settings.split)]
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "plan.parquet"
         plan = write_plan(

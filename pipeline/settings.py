@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 from shards.profile import Profile
 
@@ -111,8 +112,9 @@ class IngestSettings:
 
 def _is_template(text: str) -> bool:
     try:
-        return "{ytid}" in text and "://" in text.format(ytid="")
-    except (LookupError, ValueError):
+        address = text.format(ytid="")
+        return "{ytid}" in text and "://" in address and bool(urlsplit(address))
+    except (LookupError, ValueError):  # braces or brackets that do not match
         return False
 
 

@@ -15,10 +15,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, cast
+from urllib.parse import urlsplit
 
 from pipeline.errors import classify, classify_status, is_connection_error, is_tool_warning, short
 from pipeline.formats import Wish, as_stream, choose
 from pipeline.media import Failure, MediaError, OpenUrl, RangeResponse, Recording
+from pipeline.settings import SettingsError
 from shards.outcome import Outcome
 
 LOG: Final = logging.getLogger("trichord.youtube")
@@ -56,10 +58,17 @@ class DownloadSettings:
     cache: Path | None = None  # for solved player code; None: in memory only
 
     def __post_init__(self) -> None:
-        if self.proxy and not _PROXY.fullmatch(self.proxy):
-            raise ValueError(
+        if self.proxy and not _is_proxy(self.proxy):
+            raise SettingsError(
                 "the proxy is no URL: expected http://, https://, socks4:// or socks5://host:port"
             )
+
+
+def _is_proxy(text: str) -> bool:
+    try:
+        return _PROXY.fullmatch(text) is not None and bool(urlsplit(text))
+    except ValueError:  # brackets that do not match
+        return False
 
 
 @functools.cache
@@ -75,11 +84,15 @@ class Resolver:
     """Where a video's media are. Any number of threads may ask at once; each borrows a session of its own."""
 
     def __init__(self, settings: DownloadSettings, *, extractors: Sequence[type] = ()) -> None:
-        """`extractors`: yt-dlp InfoExtractor classes to ask before its own."""
+        """`extractors`: yt-dlp InfoExtractor classes to ask before its own.
+
+        Raises SettingsError for cookies or an impersonation target that cannot be used.
+        """
         self._settings = settings
         self._extractors = tuple(extractors)
         self._cookies = _read_cookies(settings.cookies) if settings.cookies else None
-        self._idle: list[_Session] = []
+        # what can be impersonated, only a session knows
+        self._idle = [self._new_session()] if settings.impersonate else []
 
     def resolve(
         self, url: str, *, short_side: int | None, need_video: bool, need_audio: bool
@@ -91,7 +104,7 @@ class Resolver:
             short_side: pixels that suffice for the picture's shorter side; None: the largest there is.
 
         Raises:
-            ValueError: no address, or an impersonation target that is not available.
+            ValueError: no address.
             OSError: something on this machine failed (a full disk), not the video.
         """
         if "://" not in url:
@@ -112,24 +125,26 @@ class Resolver:
         try:
             session = self._idle.pop()
         except IndexError:
-            session = _Session(self._settings, self._cookies, self._extractors)
+            session = self._new_session()
         yield session
         if session.videos < _VIDEOS_PER_SESSION:
             self._idle.append(session)
+
+    def _new_session(self) -> "_Session":
+        return _Session(self._settings, self._cookies, self._extractors)
 
 
 class _Session:
     """One YoutubeDL object, what it warned of, and its connections; closed when nobody holds it any more."""
 
     def __init__(self, settings: DownloadSettings, cookies: str | None, extractors: Sequence[type]) -> None:
-        from yt_dlp import YoutubeDL
         from yt_dlp.cookies import YoutubeDLCookieJar
 
         self.videos = 0
         self.no_cookies = YoutubeDLCookieJar()
         self._log = _Log()
         with _building:
-            self.ydl = YoutubeDL(_options(settings, cookies, self._log), auto_init=False)
+            self.ydl = _youtube_dl(settings, cookies, self._log)
             for extractor in extractors:
                 self.ydl.add_info_extractor(extractor())
             self.ydl.add_default_info_extractors()
@@ -264,6 +279,19 @@ class _Log:
     info = error = debug
 
 
+def _youtube_dl(settings: DownloadSettings, cookies: str | None, log: _Log) -> Any:
+    from yt_dlp import YoutubeDL
+    from yt_dlp.utils import YoutubeDLError
+
+    try:
+        return YoutubeDL(_options(settings, cookies, log), auto_init=False)
+    except YoutubeDLError:  # the one fault that it looks for here
+        raise SettingsError(
+            f"--impersonate {settings.impersonate} is not available here; expected one of `yt-dlp "
+            "--list-impersonate-targets`: install curl_cffi for them, or leave the option out"
+        ) from None
+
+
 def _options(settings: DownloadSettings, cookies: str | None, log: _Log) -> dict[str, Any]:
     """YoutubeDL's parameters, as documented in YoutubeDL.py."""
     options = {
@@ -313,7 +341,12 @@ def _runtime(text: str) -> tuple[str, dict[str, str]]:
 def _target(text: str) -> Any:
     from yt_dlp.networking.impersonate import ImpersonateTarget
 
-    return ImpersonateTarget.from_str(text.lower())
+    try:
+        return ImpersonateTarget.from_str(text.lower())
+    except ValueError:
+        raise SettingsError(
+            f"--impersonate is {text!r}; expected CLIENT[-VERSION][:OS[-VERSION]], such as chrome:windows-10"
+        ) from None
 
 
 def _read_cookies(path: Path) -> str:
@@ -321,12 +354,15 @@ def _read_cookies(path: Path) -> str:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it holds no cookies in Netscape format.
+        SettingsError: it holds no cookies in Netscape format.
     """
-    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        lines = []
     cookies = [cookie for line in lines if (cookie := _cookie(line))]
     if not cookies:
-        raise ValueError(
+        raise SettingsError(
             f"{path}: no cookies in Netscape format (seven fields, tabs between); export it again"
         )
     return "\n".join(["# Netscape HTTP Cookie File", *cookies, ""])

@@ -4,11 +4,16 @@ from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from shards.layout import shard_index
+from shards.ledger import finished_shards, opened_ledger
 from shards.outcome import Disposition, Outcome
 from shards.parquet import read_table
 from shards.segment import Segment
 from shards.store import Store
+
+
+class WantedError(ValueError):
+    """A word that names no failures."""
+
 
 _COLUMNS = ["key", "ytid", "start", "end", "mids", "outcome", "disposition"]
 _READERS = 4
@@ -40,11 +45,11 @@ def failed_segments(store: Store, split: str, wanted: Collection[str]) -> Iterat
 
 
 def checked_wanted(text: str) -> frozenset[str]:
-    """`retryable,short` as a set of dispositions and outcomes; ValueError for a word that is neither."""
+    """`retryable,short` as a set of dispositions and outcomes; WantedError for a word that is neither."""
     words = frozenset(word.strip() for word in text.split(",") if word.strip())
     known = {str(each) for each in (*Disposition, *Outcome)} - {Disposition.DONE, Outcome.OK}
     if not words or not words <= known:
-        raise ValueError(f"{text!r} names no failures; expected some of {', '.join(sorted(known))}")
+        raise WantedError(f"{text!r} names no failures; expected some of {', '.join(sorted(known))}")
     return words
 
 
@@ -54,12 +59,10 @@ def _segment(row: dict[str, Any], split: str) -> Segment:
 
 def _ledgers(store: Store, split: str, columns: list[str]) -> Iterator[Any]:
     """The split's ledgers as tables, oldest shard first, a few read ahead."""
-    names = [name for name in store.names(f"audioset-{split}-") if name.endswith(".parquet")]
-    names.sort(key=lambda name: shard_index(name.removesuffix(".parquet")))
 
-    def read(name: str) -> Any:
-        with store.open(name) as file:
+    def read(shard: str) -> Any:
+        with opened_ledger(store, shard) as file:
             return read_table(file, columns)
 
     with ThreadPoolExecutor(_READERS) as readers:
-        yield from readers.map(read, names)
+        yield from readers.map(read, finished_shards(store, split))

@@ -1,20 +1,27 @@
 """A shard's ledger: one Parquet row per attempted segment, failures included, and the shard's own facts."""
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any, BinaryIO, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from shards.layout import ledger_name, shard_index
 from shards.parquet import opened, read_table
+from shards.store import Store
 
 FORMAT_VERSION = 1
 SHARD_KEY = b"trichord.shard"
+
+
+class LedgerError(ValueError):
+    """A file that is no ledger, or none that can be read."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -172,10 +179,10 @@ def write_ledger(target: Path | IO[bytes], attempts: Iterable[Attempt], record: 
 
 
 def read_record(source: Path | IO[bytes]) -> ShardRecord:
-    """The shard's record from its ledger's footer; ValueError when the file is no ledger of ours."""
+    """The shard's record from its ledger's footer; LedgerError when the file is no ledger of ours."""
     metadata: Mapping[bytes, Any] = opened(source).schema_arrow.metadata or {}
     if SHARD_KEY not in metadata:
-        raise ValueError(
+        raise LedgerError(
             f"{source}: a Parquet file, but not a shard's ledger (no {SHARD_KEY.decode()} footer)"
         )
     return ShardRecord(**json.loads(metadata[SHARD_KEY]))
@@ -185,3 +192,26 @@ def read_attempts(source: Path | IO[bytes], columns: Sequence[str] | None = None
     """The ledger's rows as dictionaries, all columns or the named ones."""
     rows: list[dict[str, Any]] = read_table(source, columns).to_pylist()
     return rows
+
+
+# -- in a dataset
+
+
+def finished_shards(store: Store, split: str) -> list[str]:
+    """The split's shards that have a ledger, oldest first."""
+    names = store.names(f"audioset-{split}-")
+    shards = [name.removesuffix(".parquet") for name in names if name.endswith(".parquet")]
+    return sorted(shards, key=shard_index)
+
+
+@contextlib.contextmanager
+def opened_ledger(store: Store, shard: str) -> Iterator[BinaryIO]:
+    """A finished shard's ledger; LedgerError, with what to do, where it turns out to be unreadable."""
+    with store.open(ledger_name(shard)) as file:
+        try:
+            yield file
+        except (pa.ArrowException, LedgerError) as error:
+            raise LedgerError(
+                f"ledger {ledger_name(shard)} of {store.url} cannot be read: {' '.join(str(error).split())}; "
+                "restore it from a copy, or delete it and run the ingestion again"
+            ) from None

@@ -29,6 +29,10 @@ SCHEMA = pa.schema(
 )
 
 
+class PlanError(ValueError):
+    """A plan's file that cannot be read."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
     """A plan file: shard i of it is its row group i."""
@@ -128,7 +132,7 @@ def write_skipped(target: IO[bytes], rows: Sequence[tuple[int, str, str]], file:
 
 
 def read_plans(store: Store, split: str | None = None) -> list[Plan]:
-    """The dataset's plans, of one split or all, in the order they were made."""
+    """The dataset's plans, of one split or all, in the order they were made. Raises PlanError."""
     names = [
         name
         for name in store.names(PLAN_FOLDER + "/")
@@ -139,9 +143,15 @@ def read_plans(store: Store, split: str | None = None) -> list[Plan]:
 
 
 def _read_plan(store: Store, name: str) -> Plan:
-    with store.open(name) as file:
-        facts = json.loads(opened(file).metadata.metadata[PLAN_KEY])
-    return Plan(**{**facts, "shards": tuple(facts["shards"]), "sizes": tuple(facts["sizes"])})
+    try:
+        with store.open(name) as file:
+            facts = json.loads(opened(file).metadata.metadata[PLAN_KEY])
+        return Plan(**{**facts, "shards": tuple(facts["shards"]), "sizes": tuple(facts["sizes"])})
+    except (ValueError, TypeError, KeyError) as error:  # pyarrow's are ValueErrors
+        raise PlanError(
+            f"{store.url}/{name} cannot be read as a plan: {' '.join(str(error).split())}; restore it from a "
+            "copy, or ingest into another --out"
+        ) from None
 
 
 def read_planned(store: Store, plan: Plan, shard: str) -> list[Segment]:

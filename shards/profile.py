@@ -79,11 +79,16 @@ class Dataset:
 def read_dataset(store: Store) -> Dataset:
     """The dataset's fixed facts; ProfileError where there is no dataset."""
     try:
-        return Dataset.from_json(store.read_bytes(DATASET))
+        return _understood(store, store.read_bytes(DATASET))
     except FileNotFoundError:
         raise ProfileError(
             f"{store.url} holds no {DATASET}; expected a folder that `trichord ingest --out` has made"
         ) from None
+
+
+def _understood(store: Store, data: bytes) -> Dataset:
+    try:
+        return Dataset.from_json(data)
     except (TypeError, KeyError, json.JSONDecodeError) as error:
         raise ProfileError(
             f"{store.url}/{DATASET} is not readable ({error}); restore it from a copy"
@@ -101,7 +106,7 @@ def join_dataset(store: Store, wanted: Dataset) -> Dataset:
         nonlocal joined
         if current is None:
             return wanted.to_json()
-        begun = Dataset.from_json(current)
+        begun = _understood(store, current)
         if differences := _differences(begun, wanted):
             raise ProfileError(
                 f"{store.url} was begun with another profile: {'; '.join(differences)}. "

@@ -113,7 +113,7 @@ def open_store(url: str | Path) -> Store:
     Raises StoreError, with one line to show, for other schemes and for a bucket that cannot be listed.
     """
     # each import costs its users only: a folder needs no S3 client
-    scheme = urlsplit(str(url)).scheme if "://" in str(url) else ""
+    scheme = _scheme(str(url)) if "://" in str(url) else ""
     if scheme in S3_SCHEMES:
         from shards.object_store import open_object_store
 
@@ -126,6 +126,13 @@ def open_store(url: str | Path) -> Store:
     from shards.folder_store import FolderStore
 
     return FolderStore(Path(unquote(urlsplit(str(url)).path)) if scheme else Path(url))
+
+
+def _scheme(url: str) -> str:
+    try:
+        return urlsplit(url).scheme
+    except ValueError as error:
+        raise StoreError(f"{url}: no address ({error}); expected a folder or s3://bucket/prefix") from None
 
 
 def checked_name(name: str) -> str:

@@ -20,6 +20,7 @@ import yt_dlp.version
 from yt_dlp.extractor.common import InfoExtractor
 
 from pipeline.media import Carries, Delivery, Failure, MediaError, Recording
+from pipeline.settings import SettingsError
 from pipeline.youtube import DownloadSettings, Resolver, downloader_version
 from shards.outcome import Outcome
 
@@ -481,9 +482,9 @@ def test_settings_reach_yt_dlp(site: Site) -> None:
     assert params["source_address"] == "127.0.0.1"
 
 
-def test_an_impersonation_that_is_not_installed_is_an_error_of_the_settings(site: Site) -> None:
-    with pytest.raises(Exception, match='"nosuch" is not available'):
-        resolve(make_resolver(impersonate="nosuch"), site.watch(page(site)))
+def test_an_impersonation_that_is_not_installed_is_an_error_of_the_settings() -> None:
+    with pytest.raises(SettingsError, match="--impersonate nosuch is not available"):
+        make_resolver(impersonate="nosuch")
 
 
 def test_nothing_is_printed_and_everything_can_be_logged(
