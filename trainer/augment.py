@@ -1,4 +1,4 @@
-"""What training does to sound: time scaling, inversion, crop or padding, noise, mixup; evaluation the least.
+"""What training does to sound: time scaling, inversion, crop or padding, noise; evaluation the least.
 
 Everything is computed for a whole batch on the device that it lies on. What is drawn is a function of each
 sample's seed (trainer.draws), so neither the device nor the batch nor the number of threads changes it.
@@ -275,31 +275,3 @@ def noisy(sound: Tensor, seeds: Integers, *, probability: float, snr_db: tuple[f
         noise = normals(torch.from_numpy(own[first : first + at_once]).to(sound.device), some[0].numel())
         out[rows] = some + deviation[:, None, None] * noise.view_as(some)
     return out
-
-
-# --------------------------------------------------------------------------------------------- mixup
-
-
-def mixup_shares(seeds: Integers, alpha: float) -> Tensor:
-    """(B,) float32 from 0.5 to 1: how much of each example stays itself, from Beta(alpha, alpha).
-
-    Pairs are neighbours, the first with the second, the third with the fourth: in a batch that is split at
-    even places every process finds the same ones. Each pair's share is a function of its first seed.
-    """
-    firsts = streams(np.asarray(seeds, dtype=np.int64)[::2], Draw.MIXUP)
-    shares = np.array(
-        [np.random.Generator(np.random.Philox(int(seed))).beta(alpha, alpha) for seed in firsts]
-    )
-    shares = np.maximum(shares, 1 - shares)
-    both = np.repeat(shares, 2)[: len(seeds)]
-    if len(seeds) % 2:
-        both[-1] = 1.0  # an odd one out is left alone
-    return torch.from_numpy(both.astype(np.float32))
-
-
-def mixed(values: Tensor, shares: Tensor) -> Tensor:
-    """Each example of (B, …) with its neighbour: share · itself + (1 - share) · the other."""
-    partner = torch.arange(len(values), device=values.device) ^ 1
-    partner = torch.where(partner < len(values), partner, partner ^ 1)
-    own = shares.to(values).view(-1, *[1] * (values.ndim - 1))
-    return own * values + (1 - own) * values[partner]

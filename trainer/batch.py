@@ -20,9 +20,12 @@ class Batch:
     image: Tensor | None = None  # (B, 3, S, S) normalised pixels
     tokens: Tensor | None = None  # (U, L) token ids of the batch's unique texts
     text_rows: Tensor | None = None  # (B,) int64: each example's row of `tokens`, or of the text table
-    targets: Tensor | None = None  # (B, K) float32, 1 where a class applies; shares under mixup
+    targets: Tensor | None = None  # (B, K) float32, 1 where a class applies
     label_sets: Tensor | None = None  # (B,) int64, equal exactly where the label sets are
     text_ids: Tensor | None = None  # (B,) int64, equal exactly where the texts are, on every process
+    shares: Tensor | None = (
+        None  # (B,) float32, under mixup: how much of its sound is its own (trainer.mixup)
+    )
     weights: Tensor | None = None  # (B,) float32: how much each example counts
     valid: Tensor | None = None  # (B,) bool: False for the padding of an evaluation's last batch
 

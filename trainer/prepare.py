@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer.augment import FULL_SCALE, augmented_sound, mixed, mixup_shares
+from trainer.augment import FULL_SCALE, augmented_sound
 from trainer.batch import Batch
 from trainer.host_batch import HostBatch
 from trainer.image import ImageTransform
 from trainer.label_table import LabelTable
+from trainer.mixup import mixed, mixup_shares
 from trainer.objectives import labels_needed, modalities_needed
 from trainer.run_request import RunError
 from trainer.stage import CLASSES_OF_DATA, Stage
@@ -104,8 +105,8 @@ class Preparer:
         shares = mixup_shares(host.seeds, augment.mixup) if training and augment.mixup > 0 else None
         audio = self._audio(host, training=training) if "audio" in self.modalities else None
         targets = self._labels.targets(host.rows) if self._targets else None
-        if shares is not None:
-            audio, targets = (None if each is None else mixed(each, shares) for each in (audio, targets))
+        if audio is not None and shares is not None:
+            audio = mixed(audio, shares)
         tokens, text_rows, text_ids = (
             self._text(host, training=training) if "text" in self.modalities else (None, None, None)
         )
@@ -117,6 +118,7 @@ class Preparer:
             text_rows=self._there(text_rows),
             text_ids=self._there(text_ids),
             targets=self._there(targets),
+            shares=self._there(shares),
             label_sets=self._there(torch.from_numpy(self._labels.label_sets[host.rows])),
             valid=None if training else self._there(torch.from_numpy(host.valid)),
         )

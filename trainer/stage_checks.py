@@ -9,10 +9,11 @@ import torch
 
 from trainer.batch import MODALITIES
 from trainer.devices import check_compiler
+from trainer.objectives import knows_mixup
 from trainer.published import FILES
 from trainer.run_request import RunError
 from trainer.stage import CLASSES_OF_DATA, Stage
-from trainer.stage_view import leaves, shown
+from trainer.stage_view import leaves, objective_name, shown
 
 _AT_LEAST_1: tuple[Callable[[Any], bool], str] = (lambda value: value >= 1, "at least 1")
 _POSITIVE: tuple[Callable[[Any], bool], str] = (lambda value: value > 0, "more than 0")
@@ -80,6 +81,7 @@ def complaints(stage: Stage, ranks: int = 1) -> Iterator[str]:
     yield from _batches(stage, ranks)
     yield from _data(stage)
     yield from _towers(stage)
+    yield from _mixup(stage, ranks)
     yield from _starts(stage)
     yield from _evaluations(stage)
 
@@ -149,6 +151,21 @@ def _towers(stage: Stage) -> Iterator[str]:
         yield (
             f"the objective compares {','.join(wanted)}, and model.towers has no {missing[0]}; expected "
             f"--set model.towers={','.join(wanted)}"
+        )
+
+
+def _mixup(stage: Stage, ranks: int) -> Iterator[str]:
+    alpha = stage.augment.mixup
+    if alpha and not knows_mixup(stage.objective):
+        yield (
+            f"augment.mixup is {alpha:g}, and {objective_name(stage.objective)} would take a mixed sound for "
+            "a whole one; expected an objective that says `mixes` and reads Batch.shares, or "
+            "--set augment.mixup=0"
+        )
+    elif alpha and stage.batch_size // ranks % 2:
+        yield (
+            f"augment.mixup mixes neighbours, and each of {ranks} processes has {stage.batch_size // ranks} "
+            f"examples; expected an even number: --set batch_size={stage.batch_size + ranks}"
         )
 
 

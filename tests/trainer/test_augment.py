@@ -9,8 +9,6 @@ from torch import Tensor
 from trainer.augment import (
     augmented_sound,
     drawn_placement,
-    mixed,
-    mixup_shares,
     noisy,
     placed,
     scaling_factors,
@@ -18,6 +16,7 @@ from trainer.augment import (
     with_level,
 )
 from trainer.draws import Draw, _hashed, hashed, normals, uniforms
+from trainer.mixup import mixed, mixup_shares
 from trainer.stage import Augment
 
 SIZE = 600

@@ -213,6 +213,52 @@ def test_mixed_targets_cost_the_mixture_of_what_each_costs(embeddings: Embedding
     assert mixed == pytest.approx(0.75 * apart[0] + 0.25 * apart[1], rel=1e-12)
 
 
+# ------------------------------------------------------------------------------------------------ mixup
+
+SHARES = torch.tensor([0.75, 0.75, 0.5, 0.5, 1.0, 1.0])
+
+
+def heard(matches: Tensor) -> Tensor:
+    """Row by row, what a sound and its neighbour match."""
+    mixed = [SHARES[i] * matches[i] + (1 - SHARES[i]) * matches[i ^ 1] for i in range(N)]
+    return torch.stack(mixed).double()
+
+
+@pytest.mark.parametrize("targets", ["instance", "identical"])
+def test_a_mixed_sound_matches_what_its_halves_match_and_nothing_else_changes(
+    embeddings: Embeddings, targets: str
+) -> None:
+    objective = Pairwise(targets=targets)  # type: ignore[arg-type]
+    made = value(objective, embeddings, batch(shares=SHARES))
+    plain = value(objective, embeddings, batch())
+    alike = {"instance": torch.eye(N), "identical": (SETS[:, None] == SETS[None, :]).float()}
+    for pair, matches in (("audio_text", alike[targets]), ("audio_image", torch.eye(N))):
+        wanted, given = heard(matches), logits(embeddings, pair)
+        rows = F.cross_entropy(given, wanted / wanted.sum(dim=1, keepdim=True))
+        columns = F.cross_entropy(given.T, (wanted / wanted.sum(dim=0)).T)
+        assert made[pair] == pytest.approx((rows + columns).item() / 6, rel=1e-6)
+    assert made["image_text"] == plain["image_text"]
+    least = objective.floor(batch(shares=SHARES))
+    assert all(0 < least[pair] < made[pair] for pair in ("audio_text", "audio_image"))
+
+
+def test_what_is_no_negative_of_one_half_is_none_of_a_mixed_sound(embeddings: Embeddings) -> None:
+    objective = Pairwise(pairs=("audio_text",), masked="identical")
+    made = value(objective, embeddings, batch(shares=SHARES))
+    given, wanted = logits(embeddings, "audio_text"), heard(torch.eye(N))
+    out = (SETS[:, None] == SETS[None, :]) | (SETS[[1, 0, 3, 2, 5, 4]][:, None] == SETS[None, :])
+    given = given.masked_fill(out & (wanted == 0), -1e30)
+    columns = F.cross_entropy(given.T, (wanted / wanted.sum(dim=0)).T)
+    assert made["audio_text"] == pytest.approx((F.cross_entropy(given, wanted) + columns).item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("labels", ["several", "one"])
+def test_a_classifier_s_targets_are_mixed_as_sounds_are(embeddings: Embeddings, labels: str) -> None:
+    objective = Classification(labels=labels)  # type: ignore[arg-type]
+    given = value(objective, embeddings, batch(shares=SHARES))
+    assert given == pytest.approx(value(objective, embeddings, batch(targets=heard(LABELS).float())))
+
+
 # ------------------------------------------------------------------------------------------ all of them
 
 

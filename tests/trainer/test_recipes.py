@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from ingestions import ROOT
 
+from trainer.objectives import Sigmoid
 from trainer.overrides import apply_overrides
 from trainer.recipes import RECIPES, RecipeError, resolve
 from trainer.stage import Stage, derive
@@ -163,6 +164,12 @@ def test_a_recipe_of_one_s_own_comes_from_a_file(tmp_path: Path) -> None:
         resolve(f"{tmp_path}/mine.py:other")
 
 
+def test_mixup_is_refused_for_an_objective_that_would_take_a_mixed_sound_for_a_whole_one() -> None:
+    stage = derive(RECIPES["debug.full"], "a test", objective=Sigmoid(), augment__mixup=0.2)
+    assert "augment.mixup is 0.2, and Sigmoid would take a mixed sound" in next(complaints(stage))
+    assert list(complaints(derive(stage, "a test", augment__mixup=0.0))) == []
+
+
 @pytest.mark.parametrize(
     ("name", "overrides", "ranks", "expected"),
     [
@@ -180,6 +187,12 @@ def test_a_recipe_of_one_s_own_comes_from_a_file(tmp_path: Path) -> None:
         ("standalone", ["data.dev_from="], 1, "data.dev_share is 0.01 of no split"),
         ("standalone", ["evaluations="], 1, "best is classification/audio/mAP, and evaluations is empty"),
         ("standalone", ["evaluations=classificaton"], 1, "did you mean classification"),
+        (
+            "full",
+            ["augment.mixup=0.2", "start.run=x", "batch_size=6"],
+            2,
+            "each of 2 processes has 3 examples",
+        ),
         (
             "full",
             ["model.towers=audio,text", "start.run=x"],

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from trainer.batch import Batch, Embeddings
 from trainer.collisions import class_entropies
+from trainer.mixup import mixed
 from trainer.objectives.counted import average, real, without_padding
 from trainer.objectives.pairs import at_least_float32, precise
 
@@ -19,7 +20,7 @@ class Classification:
 
     With `labels` `several` each class is a yes or no: binary cross-entropies are summed over the classes and
     averaged over the examples. With `one` it is the softmax's cross-entropy. Both as in ESResNeXt-fbsp's
-    trainer; the shares that mixup makes of targets are taken as they are.
+    trainer. Under mixup targets are mixed as sounds are.
     """
 
     labels: Literal["several", "one"] = "several"
@@ -30,6 +31,10 @@ class Classification:
 
     @property
     def needs_labels(self) -> bool:
+        return True
+
+    @property
+    def mixes(self) -> bool:
         return True
 
     def __call__(
@@ -48,7 +53,7 @@ class Classification:
         batch = real(batch)
         if batch.targets is None:
             raise ValueError("no targets; expected Batch.targets, one row of classes per example")
-        return {"classes": average(class_entropies(batch.targets, self.labels), batch.weights)}
+        return {"classes": average(class_entropies(_heard(batch.targets, batch), self.labels), batch.weights)}
 
     def _losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """(N,) of the examples."""
@@ -64,4 +69,9 @@ def _targets(batch: Batch, logits: Tensor) -> Tensor:
             f"targets of {found}; expected {tuple(logits.shape)}, one row of classes per example:"
             " model.classes has to be the number of the data's classes"
         )
-    return batch.targets.to(logits.dtype)
+    return _heard(batch.targets, batch).to(logits.dtype)
+
+
+def _heard(targets: Tensor, batch: Batch) -> Tensor:
+    """Of what is in each sound."""
+    return targets if batch.shares is None else mixed(targets, batch.shares)

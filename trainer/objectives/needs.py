@@ -26,6 +26,11 @@ def labels_needed(objective: Objective) -> bool:
     return bool(getattr(objective, "needs_labels", True))
 
 
+def knows_mixup(objective: Objective) -> bool:
+    """Whether it says `mixes`: that it reads `Batch.shares`, and so what a mixed sound is a match for."""
+    return bool(getattr(objective, "mixes", False))
+
+
 def parameters_of(objective: Objective) -> Mapping[str, float]:
     """Scalars that the objective has the learner train, with their initial values.
 

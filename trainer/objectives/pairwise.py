@@ -11,7 +11,15 @@ from trainer.batch import Batch, Embeddings
 from trainer.collisions import entropy_floor, text_floor
 from trainer.objectives.counted import average, real, without_padding
 from trainer.objectives.pairs import PAIRS, check_pairs, modalities_of, pair_logits, precise
-from trainer.objectives.targets import Masked, Targets, asks_labels, left_out, matches
+from trainer.objectives.targets import (
+    Masked,
+    Targets,
+    asks_labels,
+    heard_left_out,
+    heard_matches,
+    left_out,
+    matches,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,7 +29,8 @@ class Pairwise:
     As published (AudioCLIP, model/audioclip.py) three pairs give the mean of their six cross-entropies, but
     one pair the sum of its two. `Batch.weights`, if given, weigh examples in every mean. What labels say
     about matches (`targets`, `masked`) applies to the pairs in `by_label`, by default those with text: equal
-    labels are equal texts, while two dogs stay two dogs between audio and image.
+    labels are equal texts, while two dogs stay two dogs between audio and image. Under mixup a sound matches
+    what its neighbour matches as well, by its share; pictures and texts are not mixed.
     """
 
     pairs: tuple[str, ...] = PAIRS
@@ -40,6 +49,10 @@ class Pairwise:
     @property
     def needs_labels(self) -> bool:
         return asks_labels(self.targets, self.masked) and bool(set(self.pairs) & set(self.by_label))
+
+    @property
+    def mixes(self) -> bool:
+        return True
 
     def __call__(
         self, embeddings: Embeddings, batch: Batch, scales: Mapping[str, Tensor]
@@ -60,19 +73,24 @@ class Pairwise:
         with precise(embeddings):
             return symmetric_cross_entropy(
                 pair_logits(embeddings, pair, scales),
-                matches=matches(self._targets(pair), batch),
-                left_out=left_out(self._masked(pair), batch),
+                matches=self._matches(batch, pair),
+                left_out=self._left_out(batch, pair),
                 weights=batch.weights,
             )
 
     def _floor(self, batch: Batch, pair: str) -> Tensor:
-        alike = matches(self._targets(pair), batch)
+        alike = self._matches(batch, pair)
         if alike is not None:
             return entropy_floor(alike, batch.weights)
         return text_floor(batch) * ("text" in pair.split("_") and self._masked(pair) == "nothing")
 
-    def _targets(self, pair: str) -> Targets:
-        return self.targets if pair in self.by_label else "instance"
+    def _matches(self, batch: Batch, pair: str) -> Tensor | None:
+        found = matches(self.targets if pair in self.by_label else "instance", batch)
+        return heard_matches(found, batch.shares) if "audio" in pair.split("_") else found
+
+    def _left_out(self, batch: Batch, pair: str) -> Tensor | None:
+        found = left_out(self._masked(pair), batch)
+        return heard_left_out(found, batch.shares) if "audio" in pair.split("_") else found
 
     def _masked(self, pair: str) -> Masked:
         return self.masked if pair in self.by_label else "nothing"

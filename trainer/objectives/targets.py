@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from trainer.batch import Batch
+from trainer.mixup import mixed, neighbours
 
 # An example matches itself alone; all of its label set; or each by the Jaccard index of their labels.
 Targets = Literal["instance", "identical", "jaccard"]
@@ -43,8 +44,22 @@ def left_out(masked: Masked, batch: Batch) -> Tensor | None:
     return alike.fill_diagonal_(False)
 
 
+def heard_matches(found: Tensor | None, shares: Tensor | None) -> Tensor | None:
+    """(N, N) as `matches` gives them, of sounds by rows under mixup: by what share each is a match."""
+    if shares is None:
+        return found
+    return mixed(torch.eye(len(shares), device=shares.device) if found is None else found, shares)
+
+
+def heard_left_out(found: Tensor | None, shares: Tensor | None) -> Tensor | None:
+    """As `left_out` gives it: what is no negative of one half of a mixed sound is none of the whole."""
+    if found is None or shares is None:
+        return found
+    return found | found[neighbours(len(shares), shares.device)]
+
+
 def jaccard(labels: Tensor) -> Tensor:
-    """(N, K) multi-hot -> (N, N): labels in common over labels of either; of shares, Tanimoto's index.
+    """(N, K) multi-hot -> (N, N): labels in common over labels of either.
 
     Examples without a label match only themselves.
     """
