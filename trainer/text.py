@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from functools import cache
+from typing import TYPE_CHECKING
 
 import torch
-from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor
+
+if TYPE_CHECKING:  # open_clip takes seconds to import: only what reads a text does
+    from open_clip.tokenizer import SimpleTokenizer
 
 
 class TextError(ValueError):
@@ -50,5 +53,7 @@ def _shown(text: str) -> str:
 
 
 @cache
-def _tokenizer() -> SimpleTokenizer:
+def _tokenizer() -> "SimpleTokenizer":
+    from open_clip.tokenizer import SimpleTokenizer
+
     return SimpleTokenizer()  # reads open_clip's vocabulary file, the one OpenAI published

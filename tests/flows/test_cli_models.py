@@ -62,6 +62,18 @@ def test_help_needs_no_torch() -> None:
     )
 
 
+def test_sound_alone_waits_neither_for_open_clip_nor_for_a_compiler(tmp_path: Path) -> None:
+    program = (
+        "import sys, torch, trainer.run, trainer.evaluate, trainer.classify\n"
+        "from trainer.models import EncoderConfig, build_encoder\n"
+        "model = build_encoder(EncoderConfig(size='toy', towers=('audio',)))\n"
+        "model.eval().encode_audio(torch.zeros(1, 1, 99))\n"
+        "sys.exit(str(sorted({'torch._dynamo', 'torchvision', 'open_clip'} & set(sys.modules))))"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ended.stderr.strip() == "[]"
+
+
 # -- embed
 
 

@@ -1,20 +1,23 @@
 """CLIP's two towers, image and text, as open_clip builds them, with their preprocessing."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import open_clip
 import torch
-from open_clip.model import CLIP
-from open_clip.modified_resnet import AttentionPool2d, ModifiedResNet
 from PIL.Image import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainer.image import ImageTransform
+from trainer.models.eager import eager
 from trainer.text import tokenize
 
+if TYPE_CHECKING:  # open_clip takes seconds to import: only what builds a CLIP does
+    from open_clip.model import CLIP
+    from open_clip.modified_resnet import AttentionPool2d
+
 RN50 = "RN50-quickgelu"  # OpenAI's weights were trained with QuickGELU; plain "RN50" means another activation
+_RN50_SIZE = 1024  # known here, so that an audio head beside no CLIP need not ask open_clip
 
 TOY: Mapping[str, Any] = {  # the parts of RN50, to try training out on a laptop
     "embed_dim": 64,
@@ -36,6 +39,8 @@ class ImageTower(nn.Module):
     modality = "image"
 
     def __init__(self, trunk: nn.Module, *, transform: ImageTransform) -> None:
+        from open_clip.modified_resnet import ModifiedResNet
+
         super().__init__()
         self.trunk = trunk
         self.transform = transform
@@ -57,7 +62,7 @@ class AttentionPool(nn.Module):
     Has the parameters, and their names, of open_clip's `AttentionPool2d`.
     """
 
-    def __init__(self, pool: AttentionPool2d) -> None:
+    def __init__(self, pool: "AttentionPool2d") -> None:
         super().__init__()
         self.positional_embedding: nn.Parameter = pool.positional_embedding
         self.k_proj, self.q_proj = pool.k_proj, pool.q_proj
@@ -88,7 +93,7 @@ class TextTower(nn.Module):
 
     modality = "text"
 
-    def __init__(self, clip: CLIP) -> None:
+    def __init__(self, clip: "CLIP") -> None:
         super().__init__()
         self.token_embedding: nn.Embedding = clip.token_embedding
         self.positional_embedding: nn.Parameter = clip.positional_embedding
@@ -113,7 +118,7 @@ class TextTower(nn.Module):
         return tokenize(texts, self.context_length, truncate=truncate)
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # PyTorch's; a graph cannot ask for a length
+@eager  # a graph cannot ask for a length
 def _cut(tokens: Tensor) -> tuple[Tensor, Tensor]:
     """The columns up to the longest end-of-text, and where each row's is."""
     ends = tokens.argmax(dim=-1)  # the end-of-text has the largest id
@@ -131,6 +136,8 @@ def build_clip(
 
     `antialias` says how pictures are resized (see `ImageTransform`). Raises ValueError for an unknown name.
     """
+    from open_clip.model import CLIP
+
     facts = _facts(config)
     clip = CLIP(**facts)
     transform = ImageTransform(size=int(facts["vision_cfg"]["image_size"]), antialias=antialias)
@@ -139,11 +146,15 @@ def build_clip(
 
 def embedding_size(config: str | Mapping[str, Any] = RN50) -> int:
     """Numbers in an embedding of such a CLIP: 1024 for RN50."""
-    return int(_facts(config)["embed_dim"])
+    return _RN50_SIZE if config == RN50 else int(_facts(config)["embed_dim"])
 
 
 def _facts(config: str | Mapping[str, Any]) -> dict[str, Any]:
-    facts = open_clip.get_model_config(config) if isinstance(config, str) else dict(config)
+    if not isinstance(config, str):
+        return dict(config)
+    from open_clip import get_model_config
+
+    facts: dict[str, Any] | None = get_model_config(config)
     if facts is None:
         raise ValueError(f"no CLIP named {config!r}; expected one that open_clip knows, such as {RN50!r}")
     return facts

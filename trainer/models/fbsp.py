@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from trainer.devices import float32_arithmetic
 from trainer.models.convolution import multiply, packed
+from trainer.models.eager import eager
 from trainer.models.framing import FRAME, framed
 from trainer.models.memo import Memo
 
@@ -55,7 +56,7 @@ class FbspSpectrogram(nn.Module):
         self.register_buffer("time", time, persistent=False)
         self._kept: Memo[tuple[Tensor, ...]] = Memo()
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # PyTorch's; a graph could not set precision
+    @eager  # a graph could not set precision
     def forward(self, waveform: Tensor) -> Tensor:
         """(B, C, T) in [-1, 1] at 44.1 kHz -> decibels (B, C, 3, 341, frames), channels last in memory.
 
