@@ -27,7 +27,9 @@ FETCH_LOCKS = 256  # blocks share them, so that they do not pile up
 _TRAILER = struct.Struct("<8sQI")
 _MARK = b"trichord"
 
-Fetch = Callable[[], bytes]
+PIECE = 1 << 18  # bytes read at once to check a file
+
+Fetch = Callable[[], memoryview]
 
 
 @dataclass(kw_only=True)
@@ -42,7 +44,7 @@ class BlockCache:
     limit: int  # bytes
     block_bytes: int = BLOCK_BYTES
     _checked: set[str] = field(default_factory=set)
-    _coming: dict[str, Future[bytes]] = field(default_factory=dict)
+    _coming: dict[str, Future[memoryview | None]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
@@ -56,27 +58,33 @@ class BlockCache:
         except OSError as error:
             raise _refused(self.folder, error) from error
 
-    def read(self, name: str, offset: int, size: int, fetch: Fetch) -> bytes:
-        """`size` bytes of the block called `name`, from `offset` on; `fetch` gives the block's whole content.
+    def read_into(self, name: str, offset: int, buffer: memoryview, fetch: Fetch) -> int:
+        """Fill `buffer` from `offset` of the block called `name` on; how many bytes there were.
 
-        Fewer where the block ends. What `fetch` raises travels.
+        `fetch` gives the block's whole content. What it raises travels.
         """
-        data = self._read_file(name, offset, size)
-        if data is None:
-            data = self._fetched(name, fetch)[offset : offset + size]
-        return data
+        while (count := self._read_file(name, offset, buffer)) is None:
+            data = self._fetched(name, fetch)
+            if data is not None:
+                part = data[offset : offset + len(buffer)]
+                buffer[: len(part)] = part
+                return len(part)
+        return count
 
     def lacks(self, name: str) -> bool:
         """Whether the block is neither here nor on its way."""
-        return name not in self._coming and not self._path(name).exists()
+        return name not in self._coming and not os.path.exists(self._path(name))
 
     def ensure(self, name: str, fetch: Fetch) -> None:
         """Have the block here, so that reading it takes no time."""
-        if self._read_file(name, 0, 0) is None:
+        if not self._has(name):
             self._fetched(name, fetch)
 
-    def _fetched(self, name: str, fetch: Fetch) -> bytes:
-        """The block's content, fetched once however many threads ask for it."""
+    def _has(self, name: str) -> bool:
+        return self._read_file(name, 0, memoryview(bytearray())) is not None
+
+    def _fetched(self, name: str, fetch: Fetch) -> memoryview | None:
+        """The block's content, fetched once however many threads ask for it; None: its file has come."""
         with self._lock:
             coming = self._coming.get(name)
             mine = coming is None
@@ -86,12 +94,11 @@ class BlockCache:
             self._fetch(name, fetch, coming)
         return coming.result()
 
-    def _fetch(self, name: str, fetch: Fetch, coming: Future[bytes]) -> None:
+    def _fetch(self, name: str, fetch: Fetch, coming: Future[memoryview | None]) -> None:
+        data = None
         try:
             with self._alone(f"fetch-{zlib.crc32(name.encode()) % FETCH_LOCKS:03d}"):
-                # another process may just have brought it
-                data = self._read_file(name, 0, self.block_bytes)
-                if data is None:
+                if not self._has(name):  # another process may just have brought it
                     data = fetch()
                     self._write_file(name, data)
             coming.set_result(data)
@@ -101,8 +108,8 @@ class BlockCache:
             with self._lock:
                 del self._coming[name]
 
-    def _read_file(self, name: str, offset: int, size: int) -> bytes | None:
-        """None when there is no such file, or none that can be trusted."""
+    def _read_file(self, name: str, offset: int, buffer: memoryview) -> int | None:
+        """How many bytes it gave; None when there is no such file, or none that can be trusted."""
         try:
             file = os.open(self._path(name), os.O_RDONLY)
         except FileNotFoundError:
@@ -114,21 +121,20 @@ class BlockCache:
                 os.utime(file)  # it is in use
             if name not in self._checked and not self._check(name, file, length):
                 return None
-            return os.pread(file, max(0, min(size, length - offset)), offset)
+            return os.preadv(file, [buffer[: max(0, length - offset)]], offset)
         finally:
             os.close(file)
 
     def _check(self, name: str, file: int, length: int) -> bool:
-        content = os.pread(file, max(0, length), 0)
         trailer = os.pread(file, _TRAILER.size, max(0, length))
-        if trailer != _TRAILER.pack(_MARK, len(content), zlib.crc32(content)):
+        if trailer != _TRAILER.pack(_MARK, max(0, length), _checksum(file, length)):
             with contextlib.suppress(FileNotFoundError):
-                self._path(name).unlink()
+                os.unlink(self._path(name))
             return False
         self._checked.add(name)
         return True
 
-    def _write_file(self, name: str, data: bytes) -> None:
+    def _write_file(self, name: str, data: memoryview) -> None:
         trailer = _TRAILER.pack(_MARK, len(data), zlib.crc32(data))
         partial = self.folder / f"{name}.{os.getpid()}-{secrets.token_hex(4)}.partial"
         try:
@@ -180,8 +186,15 @@ class BlockCache:
     def _file_bytes(self) -> int:
         return self.block_bytes + _TRAILER.size
 
-    def _path(self, name: str) -> Path:
-        return self.folder / f"{name}.block"
+    def _path(self, name: str) -> str:
+        return f"{self.folder}/{name}.block"  # asked for at every read: a Path takes longer than the read
+
+
+def _checksum(file: int, length: int) -> int:
+    piece, found, at = memoryview(bytearray(PIECE)), 0, 0
+    while count := os.preadv(file, [piece[: max(0, length - at)]], at):
+        found, at = zlib.crc32(piece[:count], found), at + count
+    return found
 
 
 def _refused(folder: Path, error: OSError) -> StoreError:

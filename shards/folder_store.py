@@ -61,10 +61,10 @@ class FolderStore:
     def read_bytes(self, name: str) -> bytes:
         return self.local_path(name).read_bytes()
 
-    def read_range(self, name: str, offset: int, size: int) -> bytes:
-        with self.open(name) as file:
+    def read_into(self, name: str, offset: int, buffer: memoryview) -> int:
+        with self.local_path(name).open("rb") as file:
             file.seek(offset)
-            return file.read(size)
+            return file.readinto(buffer)
 
     def open(self, name: str) -> BinaryIO:
         return self.local_path(name).open("rb")

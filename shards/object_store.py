@@ -18,6 +18,7 @@ from shards.claim import Claim, Claims
 from shards.store import LEASE_S, Change, Entry, StoreError, checked_name, checked_prefix
 
 READ_AHEAD = 4 << 20  # bytes: a ledger in one request, a tar in few
+PIECE = 1 << 20  # bytes of an answer that are taken at once, at most
 UPLOAD_PART = 16 << 20  # bytes; times UPLOADS is what a large upload holds in memory
 UPLOADS = 4
 WRITE_MARK = (
@@ -85,10 +86,20 @@ class ObjectStore:
     def read_bytes(self, name: str) -> bytes:
         return self._read(name)[0]
 
-    def read_range(self, name: str, offset: int, size: int) -> bytes:
-        if size == 0:
-            return b""  # HTTP has no empty range
-        return self._read(name, Range=f"bytes={offset}-{offset + size - 1}")[0]
+    def read_into(self, name: str, offset: int, buffer: memoryview) -> int:
+        async def fill() -> int:
+            wanted = f"bytes={offset}-{offset + len(buffer) - 1}"
+            answer = await self._files._call_s3(
+                "get_object", Bucket=self._bucket, Key=self._key(name), Range=wanted
+            )
+            async with answer["Body"] as body:
+                return await self._fill(buffer, body)
+
+        if len(buffer) == 0:
+            return 0  # HTTP has no empty range
+        with self._understood():
+            count: int = sync(self._files.loop, fill)
+            return count
 
     def open(self, name: str) -> BinaryIO:
         with self._understood():
@@ -184,11 +195,22 @@ class ObjectStore:
             return None, {"IfNoneMatch": "*"}
         return data, {"IfMatch": etag}
 
-    def _read(self, name: str, **more: str) -> tuple[bytes, str]:
+    async def _fill(self, buffer: memoryview, body: Any) -> int:
+        """Piece by piece: a whole body would be put together in new memory, at a page fault every 4 KiB."""
+        done = 0
+        while piece := await body.read(PIECE):
+            if len(piece) > len(buffer) - done:
+                raise StoreError(
+                    f"{self.url}: the object store gave more than the {len(buffer)} bytes it was asked for; "
+                    "expected one that knows ranges"
+                )
+            buffer[done : done + len(piece)] = piece
+            done += len(piece)
+        return done
+
+    def _read(self, name: str) -> tuple[bytes, str]:
         async def content() -> tuple[bytes, str]:
-            answer = await self._files._call_s3(
-                "get_object", Bucket=self._bucket, Key=self._key(name), **more
-            )
+            answer = await self._files._call_s3("get_object", Bucket=self._bucket, Key=self._key(name))
             async with answer["Body"] as body:
                 return await body.read(), answer["ETag"]
 

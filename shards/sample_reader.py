@@ -1,6 +1,7 @@
 """Single members of single samples, read out of the tars where they lie, by any number of threads."""
 
 import hashlib
+import io
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -172,8 +173,8 @@ class SampleReader:
     def _identity(self, name: str, size: int) -> str:
         """What copies of one tar share, and different tars do not: by its ledger, else by place and time."""
         try:
-            with self.store.open(ledger_name(name)) as file:
-                content = read_record(file).tar_sha256
+            ledger = self.store.read_bytes(ledger_name(name))  # one request; `open` takes several
+            content = read_record(io.BytesIO(ledger)).tar_sha256
         except (FileNotFoundError, ValueError):
             entries = self.store.entries(tar_name(name))
             content = f"{self.store.url} {[(entry.name, entry.mtime) for entry in entries]}"

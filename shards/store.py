@@ -59,8 +59,8 @@ class Store(Protocol):
 
     def read_bytes(self, name: str) -> bytes: ...
 
-    def read_range(self, name: str, offset: int, size: int) -> bytes:
-        """`size` bytes from `offset` on, fewer where the file ends: one request, from any thread."""
+    def read_into(self, name: str, offset: int, buffer: memoryview) -> int:
+        """Fill `buffer` with what lies at `offset`, in one request; how many bytes there were."""
         ...
 
     def open(self, name: str) -> BinaryIO:

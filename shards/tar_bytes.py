@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+
 from shards.block_cache import BlockCache
 from shards.store import Store, StoreError
 
@@ -117,9 +119,8 @@ class FarTar:
 
     def read_into(self, offset: int, buffer: memoryview) -> int:
         done = 0
-        while done < len(buffer) and (data := self._read(offset + done, len(buffer) - done)):
-            buffer[done : done + len(data)] = data
-            done += len(data)
+        while done < len(buffer) and (count := self._read(offset + done, buffer[done:])):
+            done += count
         return done
 
     def scan(self, offset: int, size: int) -> bytes:
@@ -139,15 +140,15 @@ class FarTar:
         with contextlib.suppress(StoreError):  # whoever reads the block gets the error
             self.cache.ensure(name, lambda: self._fetch(block))
 
-    def _read(self, offset: int, size: int) -> bytes:
+    def _read(self, offset: int, buffer: memoryview) -> int:
         """What one block holds of it."""
         if offset >= self.size:
-            return b""
+            return 0
         block = self._block(offset)
         within = offset - block * self.cache.block_bytes
-        return self.cache.read(self._block_name(block), within, size, lambda: self._fetch(block))
+        return self.cache.read_into(self._block_name(block), within, buffer, lambda: self._fetch(block))
 
-    def _fetch(self, block: int) -> bytes:
+    def _fetch(self, block: int) -> memoryview:
         offset = block * self.cache.block_bytes
         size = min(self.cache.block_bytes, self.size - offset)
         for pause in PAUSES_S:
@@ -158,11 +159,13 @@ class FarTar:
                 time.sleep(pause)
         return self._fetch_once(offset, size)
 
-    def _fetch_once(self, offset: int, size: int) -> bytes:
-        data = self.store.read_range(self.name, offset, size)
-        if len(data) != size:
+    def _fetch_once(self, offset: int, size: int) -> memoryview:
+        # numpy asks for huge pages where it takes memory: four page faults a block, not two thousand
+        data = np.empty(size, np.uint8).data
+        count = self.store.read_into(self.name, offset, data)
+        if count != size:
             raise StoreError(
-                f"{self.store.url}/{self.name}: {len(data)} bytes at {offset}, expected {size}: it has "
+                f"{self.store.url}/{self.name}: {count} bytes at {offset}, expected {size}: it has "
                 "been replaced or cut short; `trichord verify` says which"
             )
         return data

@@ -74,6 +74,7 @@ class Loader:
         lookahead: int = LOOKAHEAD,
         interleave: int = INTERLEAVE,
         window: int = WINDOW,
+        lead: int = LEAD,
     ) -> None:
         self.part = Part(batch_size=batch_size, rank=rank, world=world)
         self.samples = len(selection)
@@ -82,7 +83,7 @@ class Loader:
         self.bad: dict[str, str] = {}  # key → why it did not decode, of this process's since it began
         self._seen = 0
         self._threads = threads or _cores()
-        self._lookahead, self._ahead = lookahead, max(window, LEAD) // world
+        self._lookahead, self._ahead = lookahead, max(window, lead) // world
         self._reader = reader
         self._shard_of = np.asarray(selection.shard_of)
         self._new_decoder: Callable[[], SampleDecoder] = partial(

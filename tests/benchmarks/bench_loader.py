@@ -4,12 +4,19 @@
 
 Each loader runs in a process of its own, with two threads or workers. CPU is that of the whole process tree
 between the end of the first epoch and the end of the last, so that no start-up is in it; every ratio is
-between medians of runs that took turns. The last row is about time on the wall: shards in an object store
-that takes 50 ms to answer, read for the first time, against the same shards on disk.
+between medians of runs that took turns.
+
+The last part is about time on the wall: shards in an object store that takes 50 ms to answer, read for
+the first time, against the same shards on disk, by one decoding thread each. Between the two marks as many
+samples are fetched as are decoded: the first comes when fetching has its lead over decoding, the last while
+it still has it. What comes before is told apart, as the time to the first batch. The cache of blocks is full
+of others, as in all but an epoch's first minutes, so that each new block drives one out. The server runs on
+the same cores, which no user's does: its CPU is in the ratio, and is printed beside the loader's.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import statistics
@@ -36,11 +43,14 @@ SECONDS = 10.0
 RATE = 44_100
 SIDE = 256
 LATENCY_S = 0.05
-STORED = (48,) * 10
+STORED = (48,) * 16
 STORED_FRAMES = 4  # larger than a video's, being noise: a sample is 0.75 MB as AudioSet's with ten
 STORED_INTERLEAVE = 4  # shards read at once; the others are opened while these are read
 STORED_WINDOW = 128
-STORED_BEGIN = 96  # samples before the clock starts: the first blocks must come before anything can
+STORED_LEAD = 128  # samples that fetching is ahead of decoding
+STORED_CACHE = 64  # blocks; the shards are 80
+STORED_BEGIN = 96  # samples before the clock starts: by then fetching has its lead
+STORED_END = sum(STORED) - STORED_LEAD  # samples when the clock stops: fetching still goes on
 
 
 def main() -> None:
@@ -154,7 +164,7 @@ def _our_batches(folder: Path, decoder: str) -> Iterator[int]:
         yield len(batch)
 
 
-def _our_loader(url: str, cache: Path, **options: Any) -> Any:
+def _our_loader(url: str, cache: Path, cache_bytes: int = 20_000_000_000, **options: Any) -> Any:
     from shards.sample_reader import SampleReader
     from shards.selection import select_samples
     from shards.store import open_store
@@ -162,7 +172,7 @@ def _our_loader(url: str, cache: Path, **options: Any) -> Any:
 
     store = open_store(url)
     selection = select_samples(store, splits=("balanced_train",))
-    reader = SampleReader(store=store, cache=cache)
+    reader = SampleReader(store=store, cache=cache, cache_bytes=cache_bytes)
     return Loader(selection, reader, batch_size=BATCH, max_seconds=SECONDS, **options)
 
 
@@ -216,21 +226,43 @@ def _report_store(folder: Path) -> None:
     assert server.stdout is not None
     try:
         environment = json.loads(server.stdout.readline())
-        url = environment.pop("URL")
-        for at in (str(folder / "local"), url):
-            _in_a_process("fill", at, **environment)
-        rates: dict[str, list[float]] = {"disk": [], "store": []}
-        for turn in range(TURNS):
-            for name, at in (("disk", str(folder / "local")), ("store", url)):
-                found = _in_a_process("rate", at, str(folder / f"cache-{name}-{turn}"), **environment)
-                rates[name].append(found["rate"])
+        places = {"disk": str(folder / "local"), "store": environment.pop("URL")}
+        _in_a_process("fill", *places.values(), **environment)
+        found: dict[str, list[dict[str, float]]] = {name: [] for name in places}
+        for _ in range(TURNS):
+            for name, at in places.items():
+                with tempfile.TemporaryDirectory(dir=folder) as cache:
+                    _fill_with_others(Path(cache) / "blocks")
+                    os.sync()  # nothing of that is written to the disk while the clock runs
+                    found[name].append(_in_a_process("rate", at, cache, str(server.pid), **environment))
     finally:
         server.kill()
         server.wait()
-    disk, store = (statistics.median(rates[name]) for name in ("disk", "store"))
+    _print_rates(found)
+
+
+def _fill_with_others(blocks: Path) -> None:
+    from shards.block_cache import BLOCK_BYTES
+
+    blocks.mkdir()
+    for number in range(STORED_CACHE):
+        block = blocks / f"another-{number:06d}.block"
+        block.write_bytes(bytes(BLOCK_BYTES))
+        os.utime(block, (1_000_000_000, 1_000_000_000))
+
+
+def _print_rates(found: dict[str, list[dict[str, float]]]) -> None:
     print(f"FLAC in an object store with {1e3 * LATENCY_S:.0f} ms latency, first epoch, one thread:")
-    print(f"  {store:.0f} samples/s of {disk:.0f} on disk", end="")
-    print(f"{store / disk:14.2f} x the rate on disk    bar >= 0.9    {_verdict(store / disk >= 0.9)}")
+    print(f"{'':8}{'samples/s':>10}{'CPU ms/sample':>15}{'server':>8}{'first batch':>13}{'load':>6}")
+    for turn in range(TURNS):
+        for name, runs in found.items():
+            run = runs[turn]
+            print(f"{name:8}{run['rate']:10.0f}{run['cpu_ms']:15.2f}{run['server_ms']:8.2f}", end="")
+            print(f"{run['first_s']:11.2f} s{run['load']:6.1f}")
+    disk, store = (statistics.median(run["rate"] for run in found[name]) for name in ("disk", "store"))
+    each = [far["rate"] / near["rate"] for near, far in zip(found["disk"], found["store"], strict=True)]
+    print(f"  medians: {store:.0f} of {disk:.0f} samples/s; the turns {', '.join(f'{x:.2f}' for x in each)}")
+    print(f"{'':20}{store / disk:14.2f} x the rate on disk    bar >= 0.9    {_verdict(store / disk >= 0.9)}")
 
 
 def serve() -> None:
@@ -267,38 +299,71 @@ def serve() -> None:
     sys.stdin.read()  # until whoever asked is gone
 
 
-def fill(url: str) -> dict[str, float]:
+def fill(folder: str, url: str) -> dict[str, float]:
+    """The same shards twice."""
     from shard_folders import shard_folder
 
-    shard_folder(url, STORED, seconds=SECONDS, codec="flac", frames=STORED_FRAMES, side=SIDE)
+    from shards.store import open_store
+
+    near = shard_folder(folder, STORED, seconds=SECONDS, codec="flac", frames=STORED_FRAMES, side=SIDE)
+    far = open_store(url)
+    for name in near.names():
+        far.publish_bytes(near.read_bytes(name), name)
+        if name.endswith(".tar"):
+            far.read_into(name, 0, memoryview(bytearray(1)))  # the server makes ready to be quick
     return {}
 
 
-def rate(url: str, cache: str) -> dict[str, float]:
-    """Samples per second of the first epoch, but for its beginning, decoded by libFLAC."""
+def rate(url: str, cache: str, server: str) -> dict[str, float]:
+    """Samples per second of the first epoch between the marks, decoded by libFLAC, and what that took."""
+    import psutil
+
+    from shards.block_cache import BLOCK_BYTES
     from trainer import decoders
 
     decoders.fast_flac = lambda: None
-    loader = _our_loader(url, Path(cache), threads=1, interleave=STORED_INTERLEAVE, window=STORED_WINDOW)
-    begun, seen = 0.0, 0
-    for batch in loader.batches():
-        if batch.epoch:
-            break
-        seen += len(batch)
-        ended = time.perf_counter()
-        if seen <= STORED_BEGIN:
-            begun = ended
-    return {"rate": (seen - STORED_BEGIN) / (ended - begun)}
+    loader = _our_loader(
+        url,
+        Path(cache),
+        cache_bytes=STORED_CACHE * (BLOCK_BYTES + 20),  # with what ends a file
+        threads=1,
+        interleave=STORED_INTERLEAVE,
+        window=STORED_WINDOW,
+        lead=STORED_LEAD,
+    )
+
+    def mark() -> tuple[float, float, float]:
+        times = psutil.Process(int(server)).cpu_times()
+        return time.perf_counter(), time.process_time(), times.user + times.system
+
+    marks, seen, first_s = [mark()], 0, 0.0
+    with contextlib.closing(loader.batches()) as batches:
+        for batch in batches:
+            seen += len(batch)
+            first_s = first_s or time.perf_counter() - marks[0][0]
+            if seen in (STORED_BEGIN, STORED_END):
+                marks.append(mark())
+            if seen == STORED_END:
+                break
+    samples = STORED_END - STORED_BEGIN
+    wall, cpu, served = (end - begin for begin, end in zip(*marks[1:], strict=True))
+    return {
+        "rate": samples / wall,
+        "cpu_ms": 1e3 * cpu / samples,
+        "server_ms": 1e3 * served / samples,
+        "first_s": first_s,
+        "load": os.getloadavg()[0],
+    }
 
 
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["cost", *arguments]:
             print(json.dumps(cost(*arguments)))
-        case ["fill", url]:
-            print(json.dumps(fill(url)))
-        case ["rate", url, cache]:
-            print(json.dumps(rate(url, cache)))
+        case ["fill", folder, url]:
+            print(json.dumps(fill(folder, url)))
+        case ["rate", url, cache, server]:
+            print(json.dumps(rate(url, cache, server)))
         case ["serve"]:
             serve()
         case _:

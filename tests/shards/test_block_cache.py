@@ -4,13 +4,12 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from shards.block_cache import BlockCache
+from shards.block_cache import BlockCache, Fetch
 from shards.store import StoreError
 
 SIZE = 1000
@@ -21,16 +20,22 @@ def content(number: int) -> bytes:
     return bytes([number]) * SIZE
 
 
+def read(cache: BlockCache, name: str, offset: int, size: int, fetch: Fetch) -> bytes:
+    buffer = bytearray(size)
+    count = cache.read_into(name, offset, memoryview(buffer), fetch)
+    return bytes(buffer[:count])
+
+
 class Far:
     """What is fetched, counted."""
 
     def __init__(self) -> None:
         self.fetched: list[int] = []
 
-    def __call__(self, number: int) -> Callable[[], bytes]:
-        def fetch() -> bytes:
+    def __call__(self, number: int) -> Fetch:
+        def fetch() -> memoryview:
             self.fetched.append(number)
-            return content(number)
+            return memoryview(content(number))
 
         return fetch
 
@@ -50,10 +55,10 @@ def taken(folder: Path) -> int:
 
 def test_a_block_is_fetched_once(tmp_path: Path, far: Far) -> None:
     cache = cache_of(tmp_path)
-    assert cache.read("b1", 10, 5, far(1)) == content(1)[10:15]
-    assert cache.read("b1", 990, 50, far(1)) == content(1)[990:]
+    assert read(cache, "b1", 10, 5, far(1)) == content(1)[10:15]
+    assert read(cache, "b1", 990, 50, far(1)) == content(1)[990:]
     cache.ensure("b1", far(1))
-    assert cache_of(tmp_path).read("b1", 0, SIZE, far(1)) == content(1)
+    assert read(cache_of(tmp_path), "b1", 0, SIZE, far(1)) == content(1)
     assert far.fetched == [1]
 
 
@@ -63,12 +68,12 @@ def test_the_limit_holds_and_the_stalest_go(tmp_path: Path, far: Far) -> None:
         cache.ensure(f"b{number}", far(number))
         used = 1_000_000.0 + number
         os.utime(tmp_path / f"b{number}.block", (used, used))
-    cache.read("b0", 0, 1, far(0))  # in use, though it came first
+    read(cache, "b0", 0, 1, far(0))  # in use, though it came first
     for number in (5, 6):
         cache.ensure(f"b{number}", far(number))
         assert taken(tmp_path) <= 5 * FILE
     assert sorted(file.name for file in tmp_path.glob("*.block")) == [f"b{n}.block" for n in (0, 3, 4, 5, 6)]
-    assert cache.read("b1", 0, 3, far(1)) == content(1)[:3]
+    assert read(cache, "b1", 0, 3, far(1)) == content(1)[:3]
     assert far.fetched == [0, 1, 2, 3, 4, 5, 6, 1]
 
 
@@ -81,7 +86,7 @@ def test_a_damaged_file_is_fetched_again(tmp_path: Path, far: Far, damage: str) 
     flipped[500] ^= 1
     file.write_bytes({"cut": whole[:700], "flipped": flipped, "empty": b"", "longer": whole + b"x"}[damage])
     cache = cache_of(tmp_path)
-    assert cache.read("b1", 499, 3, far(1)) == content(1)[499:502]
+    assert read(cache, "b1", 499, 3, far(1)) == content(1)[499:502]
     assert far.fetched == [1, 1]
     assert file.stat().st_size == FILE
 
@@ -89,28 +94,28 @@ def test_a_damaged_file_is_fetched_again(tmp_path: Path, far: Far, damage: str) 
 def test_threads_that_want_one_block_fetch_it_once(tmp_path: Path) -> None:
     cache, fetched, together = cache_of(tmp_path), [], threading.Barrier(8)
 
-    def fetch() -> bytes:
+    def fetch() -> memoryview:
         fetched.append(1)
-        return content(1)
+        return memoryview(content(1))
 
-    def read(_: int) -> bytes:
+    def read_together(_: int) -> bytes:
         together.wait()
-        return cache.read("b1", 0, SIZE, fetch)
+        return read(cache, "b1", 0, SIZE, fetch)
 
     with ThreadPoolExecutor(8) as pool:
-        assert set(pool.map(read, range(8))) == {content(1)}
+        assert set(pool.map(read_together, range(8))) == {content(1)}
     assert len(fetched) == 1
 
 
 def test_a_fetch_that_fails_fails_for_all_and_may_be_tried_again(tmp_path: Path, far: Far) -> None:
     cache = cache_of(tmp_path)
 
-    def fail() -> bytes:
+    def fail() -> memoryview:
         raise StoreError("the network is gone")
 
     with pytest.raises(StoreError, match="the network is gone"):
-        cache.read("b1", 0, 1, fail)
-    assert cache.read("b1", 0, 1, far(1)) == content(1)[:1]
+        read(cache, "b1", 0, 1, fail)
+    assert read(cache, "b1", 0, 1, far(1)) == content(1)[:1]
 
 
 WRITER = """
@@ -125,8 +130,10 @@ for turn in range(3):
         def fetch():
             global fetched
             fetched += 1
-            return bytes([number]) * 1000
-        assert cache.read(f"b{number}", 0, 1000, fetch) == bytes([number]) * 1000
+            return memoryview(bytes([number]) * 1000)
+        found = bytearray(1000)
+        assert cache.read_into(f"b{number}", 0, memoryview(found), fetch) == 1000
+        assert found == bytes([number]) * 1000
         sizes = []
         for file in folder.iterdir():
             try:
@@ -158,10 +165,10 @@ def test_what_a_killed_process_left_makes_room(tmp_path: Path, far: Far) -> None
     cache = cache_of(tmp_path)
     left = tmp_path / "b9.123-abc.partial"
     left.write_bytes(bytes(5 * FILE))
-    cache.read("b1", 0, 1, far(1))
+    read(cache, "b1", 0, 1, far(1))
     assert left.exists()  # it may be being written
     os.utime(left, (1_000_000, 1_000_000))
-    cache.read("b2", 0, 1, far(2))
+    read(cache, "b2", 0, 1, far(2))
     assert not left.exists()
     assert (tmp_path / "b2.block").exists()
 
