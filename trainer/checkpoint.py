@@ -65,7 +65,7 @@ class CheckpointWriter:
         """
         self.wait()
         self._thread = threading.Thread(
-            target=self._write, args=(snapshot, best_step, publish), name="checkpoint", daemon=True
+            target=self._write, args=(snapshot, best_step, publish), name="checkpoint"
         )
         self._thread.start()
 
