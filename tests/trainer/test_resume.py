@@ -13,7 +13,9 @@ import torch
 from shard_folders import shard_folder
 from toy_training import one_thread as one_thread  # a fixture
 
+from trainer.checkpoint import read_checkpoint
 from trainer.run import run
+from trainer.run_folder import RunFolder
 from trainer.run_request import Outcome, RunRequest
 
 ROOT = Path(__file__).parents[2]
@@ -106,3 +108,23 @@ def assert_same(left: Any, right: Any) -> None:
         assert torch.equal(left, right)
     else:
         assert left == right
+
+
+ENDS_WHILE_IT_WRITES = """
+import sys, torch
+from pathlib import Path
+from trainer.checkpoint import CheckpointWriter, Snapshot
+from trainer.run_folder import RunFolder
+
+state = {str(n): torch.zeros(1000) for n in range(200)}
+writer = CheckpointWriter(RunFolder(Path(sys.argv[1])))
+writer.write(Snapshot(step=1, weights={"w": torch.ones(3)}, config={}, state=state | {"format": 1}))
+"""
+
+
+def test_a_process_that_comes_to_its_end_finishes_the_checkpoint_first(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", ENDS_WHILE_IT_WRITES, str(tmp_path)], cwd=ROOT, check=True)
+    [checkpoint] = RunFolder(tmp_path).whole_checkpoints()
+    weights, state = read_checkpoint(checkpoint)
+    assert weights["w"].tolist() == [1, 1, 1]
+    assert len(state) == 201
