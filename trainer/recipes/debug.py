@@ -9,7 +9,7 @@ _TOY = "ours: toy size"
 _OF_DATA = "ours: as many as the data's class table has"
 
 
-def _toy(stage: Stage) -> Stage:
+def toy(stage: Stage) -> Stage:
     """`stage` with a small model, short sounds, small batches and few epochs; it may start from nothing."""
     name = stage.name.partition(".")[2]
     stage = dataclasses.replace(stage, name=f"debug.{name}", about=f"{stage.name} at toy size: {stage.about}")
@@ -17,6 +17,8 @@ def _toy(stage: Stage) -> Stage:
         stage = derive(stage, _TOY, data__train=("balanced_train",), data__dev_share=0.2)
     if stage.optim.name == "sgd":  # its published rates move weights that have been trained; these are random
         stage = derive(stage, _TOY, optim__name="adam", optim__weight_decay=0.0)
+    if stage.ema:  # of few steps
+        stage = derive(stage, _TOY, ema=0.9)
     if stage.model.classes:
         stage = derive(stage, _OF_DATA, model__classes=CLASSES_OF_DATA)
     return derive(
@@ -35,4 +37,4 @@ def _toy(stage: Stage) -> Stage:
     )
 
 
-TOY_STAGES = tuple(_toy(stage) for stage in STAGES)
+TOY_STAGES = tuple(toy(stage) for stage in STAGES)
