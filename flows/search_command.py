@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from shards.vectors import Hit, VectorIndex
     from trainer.index import Source
     from trainer.models.encoder import Encoder
+    from trainer.search_media import Media
 
 # torch takes seconds to import: a command imports the trainer when it runs, so that --help answers at once
 
@@ -52,7 +53,7 @@ def index(
     `trichord index data/esc50 --model runs/a3 --index indexes/esc50`
     """
     from shards.store import StoreError
-    from shards.vectors import VectorIndexError
+    from shards.vector_rows import VectorIndexError
 
     try:
         found, options = _source(source, window or None, frames, index)
@@ -103,19 +104,25 @@ def search(
 
     `trichord search --image storm.jpg --modality audio --where "rms_dbfs > -40"`
     """
-    from shards.vectors import VectorIndex, VectorIndexError
+    from shards.vector_rows import VectorIndexError
+    from shards.vectors import VectorIndex
 
     questions = [given for given in (text, audio, image) if given is not None]
     if len(questions) != 1:
         raise fail(f"{len(questions)} questions; expected one of --text, --audio, --image")
+    if text is not None and not text.strip():
+        raise fail("--text is empty; expected what is looked for, in words")
+    if html is not None and html.is_dir():
+        raise fail(f"--html {html} is a folder; expected the name of an HTML file")
     try:
         opened = VectorIndex.open(index)
+        _check_columns(opened, {"--label": label, "--split": split})
         encoder = _loaded(model or opened.facts.model, device)
         _check_same(encoder, opened)
         hits = opened.search(
             _vector(encoder, text=text, audio=audio, image=image),
             top,
-            where=_filter(modality, label or (), split, where),
+            where=_filters(modality, label or (), split, where),
         )
     except VectorIndexError as error:
         raise fail(error) from None
@@ -124,7 +131,10 @@ def search(
     if not hits:
         _say_why(opened, labels=label or (), splits=[split] if split else ())
     if html is not None:
-        _write_page(opened, hits, html, question=str(questions[0]))
+        try:
+            _write_page(opened, hits, html, question=str(questions[0]))
+        except OSError as error:
+            raise fail(f"--html {html} cannot be written: {error}") from None
         typer.echo(f"page: {html}", err=True)
 
 
@@ -136,20 +146,30 @@ def _line(hit: "Hit") -> str:
     return "\t".join((f"{hit.score:.3f}", row["modality"], name, span, labels)).rstrip()
 
 
-def _filter(modality: str | None, labels: Sequence[str], split: str | None, where: str) -> str:
-    """One SQL expression of all that was asked for."""
+def _check_columns(opened: "VectorIndex", given: Mapping[str, object]) -> None:
+    """A folder's files have no labels and no splits."""
+    columns = opened.rows.columns() if opened.facts.rows else []
+    for option, column in (("--label", "labels"), ("--split", "split")):
+        if given[option] and columns and column not in columns:
+            raise fail(
+                f"{option}: {opened.folder} is of the files of a folder, which have no {column}; "
+                "expected an index of a dataset"
+            )
+
+
+def _filters(modality: str | None, labels: Sequence[str], split: str | None, where: str) -> list[str]:
+    """SQL expressions of all that was asked for."""
     parts = [f"modality = {_quoted(modality)}"] if modality else []
     parts += [f"list_contains(labels, {_quoted(label)})" for label in labels]
     parts += [f"split = {_quoted(split)}"] if split else []
-    parts += [f"({where}\n)"] if where.strip() else []
-    return " AND ".join(parts)
+    return [*parts, where]
 
 
 def _say_why(opened: "VectorIndex", *, labels: Sequence[str], splits: Sequence[str]) -> None:
     """Nothing passed: a misspelt name is answered with the nearest. Exits, as for what is typed wrongly."""
     for option, column, given in (("--label", "labels", labels), ("--split", "split", splits)):
-        there = opened.values(column) if given else []
-        for name in given:
+        there = opened.rows.values(column) if given and opened.facts.rows else []
+        for name in given if there else ():
             if name not in there:
                 folded = {value.casefold(): value for value in there}
                 close = difflib.get_close_matches(name.casefold(), folded, n=1)
@@ -157,7 +177,8 @@ def _say_why(opened: "VectorIndex", *, labels: Sequence[str], splits: Sequence[s
                 raise fail(
                     f"{option} {name!r}: nothing in {opened.folder} has it; there is {', '.join(near)}"
                 )
-    typer.echo("nothing in the index passes these filters", err=True)
+    why = "nothing in the index passes these filters" if opened.facts.rows else f"{opened.folder} is empty"
+    typer.echo(why, err=True)
 
 
 def _quoted(text: str) -> str:
@@ -168,6 +189,8 @@ def _vector(encoder: "Encoder", *, text: str | None, audio: Path | None, image: 
     from shards.sound import SoundError
     from trainer.image import ImageError
 
+    if image is not None and not image.is_file():
+        raise fail(f"{image} is no file; expected a picture")
     try:
         if text is not None:
             rows = encoder.embed_text(text)
@@ -175,13 +198,13 @@ def _vector(encoder: "Encoder", *, text: str | None, audio: Path | None, image: 
             rows = encoder.embed_audio([audio])
         else:
             rows = encoder.embed_image([str(image)])
-    except (SoundError, ImageError, ValueError) as error:
+    except (SoundError, ImageError, ValueError, OSError) as error:
         raise fail(error) from None
     return rows[0].cpu().numpy()
 
 
 def _check_same(encoder: "Encoder", opened: "VectorIndex") -> None:
-    from shards.vectors import VectorIndexError
+    from shards.vector_rows import VectorIndexError
 
     if (found := encoder.fingerprint()) != opened.facts.fingerprint:
         raise VectorIndexError(
@@ -228,15 +251,9 @@ def _tracking(bar: Progress) -> Any:
 
 def _write_page(opened: "VectorIndex", hits: Sequence["Hit"], target: Path, *, question: str) -> None:
     from pipeline.contact_sheet import Card, write_contact_sheet
-    from shards.store import open_store
-    from trainer.search_media import file_media, sample_media
 
     def card(hit: "Hit") -> Card:
-        row = hit.facts
-        if row.get("key"):
-            media = sample_media(open_store(opened.facts.source), row)
-        else:
-            media = file_media(Path(opened.facts.source), row)
+        row, media = hit.facts, _media(opened.facts.source, hit.facts)
         span = {} if row.get("start_s") is None else {"seconds": f"{row['start_s']:.1f}–{row['end_s']:.1f}"}
         facts = {"score": f"{hit.score:.3f}", "by its": row["modality"], "split": row.get("split"), **span}
         name = row.get("key") or row["path"]
@@ -246,3 +263,15 @@ def _write_page(opened: "VectorIndex", hits: Sequence["Hit"], target: Path, *, q
 
     lead = f"{len(hits)} nearest of {opened.facts.rows:,} vectors of {opened.facts.source}"
     write_contact_sheet(map(card, hits), target, title=f"Search: {question}", lead=lead)
+
+
+def _media(source: str, row: Mapping[str, Any]) -> "Media":
+    """What is to be seen and heard of an answer; of what is gone or broken by now, nothing."""
+    from shards.store import StoreError, open_store
+    from trainer.search_media import Media, file_media, sample_media
+
+    try:
+        return sample_media(open_store(source), row) if row.get("key") else file_media(Path(source), row)
+    except (ValueError, StoreError, OSError) as error:
+        typer.echo(f"not in the page: {error}", err=True)
+        return Media()

@@ -12,15 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shards.parquet import opened, read_table
-from shards.vectors import (
-    FACTS,
-    ROW_GROUP,
-    IndexFacts,
-    Matrix,
-    RowNumbers,
-    VectorIndexError,
-    read_index_facts,
-)
+from shards.vector_rows import ROW_GROUP, RowNumbers, VectorIndexError
+from shards.vectors import FACTS, IndexFacts, Matrix, read_index_facts
 from shards.whole_file import appearing
 
 PENDING = "pending"
@@ -114,10 +107,16 @@ def _current(folder: Path, facts: IndexFacts) -> IndexFacts | None:
     for name, there in _made_by(current).items():
         if there != (here := _made_by(facts)[name]):
             raise VectorIndexError(
-                f"{folder}: its {name} is {there!r}, not {here!r}; vectors of two kinds do not mix. "
-                "Give another --index, or delete this one"
+                f"{folder} was made with {name} {_shown(there)}, not {_shown(here)}; vectors of two kinds do "
+                "not mix. Give another --index, or delete this one"
             )
     return current
+
+
+def _shown(made_by: object) -> str:
+    if isinstance(made_by, Mapping):
+        return ", ".join(f"{name}={value}" for name, value in made_by.items())
+    return str(made_by)
 
 
 def _made_by(facts: IndexFacts) -> dict[str, Any]:

@@ -1,33 +1,24 @@
 """Vectors on disk, and what each of them belongs to: a memory-mapped matrix with a Parquet row per line."""
 
-import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import duckdb
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from shards.manifest import connect, one_line, quoted
-from shards.parquet import opened
+from shards.manifest import one_line
+from shards.vector_rows import RowNumbers, VectorIndexError, VectorRows
 
 FACTS = "index.json"
 FORMAT = 1
-ROW_GROUP = 1 << 13  # rows of Parquet that are read to tell of one
 BLOCK = 1 << 15  # rows scored at once: 128 MiB of 1,024 numbers
 DENSE = 0.5  # a block of which more is wanted is scored whole; of others, the wanted rows are gathered
 
 Matrix = NDArray[np.float32]
-RowNumbers = NDArray[np.int64]
-
-
-class VectorIndexError(Exception):
-    """No index, an index of another model, or a filter that cannot be answered; the message is one line."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,12 +68,16 @@ def read_index_facts(folder: Path) -> IndexFacts:
 
 
 class VectorIndex:
-    """An index that is searched. Vectors stay on disk and are mapped; rows are read when they are wanted."""
+    """An index that is searched. Vectors stay on disk and are mapped; rows are read when they are wanted.
+
+    Threads may search side by side.
+    """
 
     def __init__(self, folder: Path, facts: IndexFacts, matrix: Matrix) -> None:
         self.folder = folder
         self.facts = facts
         self.matrix = matrix  # (N, D), rows of unit length
+        self.rows = VectorRows(folder / facts.rows_name)
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -98,67 +93,21 @@ class VectorIndex:
             raise VectorIndexError(f"{folder}: a matrix of {matrix.shape}, expected {expected}; index again")
         return cls(folder, facts, matrix)
 
-    @property
-    def rows_path(self) -> Path:
-        return self.folder / self.facts.rows_name
-
-    def search(self, question: Matrix, top: int, *, where: str = "") -> list[Hit]:
+    def search(self, question: Matrix, top: int, *, where: str | Sequence[str] = ()) -> list[Hit]:
         """The `top` rows nearest to `question` (D,), best first; equal scores in the order of rows.
 
-        `where` is SQL over the columns of `columns()`. Exact: every row that it leaves is scored.
+        `where` is SQL over the columns of `rows`, or several expressions that must all hold. Exact: every row
+        that they leave is scored. Raises VectorIndexError.
         """
-        wanted = self.rows_where(where) if where else None
+        if not self.facts.rows:
+            return []
+        filters = [sql for sql in ([where] if isinstance(where, str) else where) if sql.strip()]
+        wanted = self.rows.where(*filters) if filters else None
         rows, scores = nearest(self.matrix, _unit(question), top, rows=wanted)
-        facts = self._facts(rows)
         return [
-            Hit(row=int(row), score=float(score), facts=fact)
-            for row, score, fact in zip(rows, scores, facts, strict=True)
+            Hit(row=int(row), score=float(score), facts=facts)
+            for row, score, facts in zip(rows, scores, self.rows.facts(rows), strict=True)
         ]
-
-    def columns(self) -> list[str]:
-        """What `where` may speak of."""
-        names: list[str] = opened(self.rows_path).schema_arrow.names
-        return names
-
-    def values(self, column: str) -> list[str]:
-        """What stands in a column, or in its lists, each once and in order."""
-        each = "unnest" if pa.types.is_list(opened(self.rows_path).schema_arrow.field(column).type) else ""
-        with contextlib.closing(_asking(self.rows_path)) as con:
-            rows = f"read_parquet({quoted(self.rows_path)})"
-            found = con.execute(f"SELECT DISTINCT {each}({column}) AS value FROM {rows} ORDER BY 1")
-            return [value for (value,) in found.fetchall() if value is not None]
-
-    def rows_where(self, sql: str) -> RowNumbers:
-        """Row numbers, ascending, for which the SQL expression holds. Raises VectorIndexError."""
-        with contextlib.closing(_asking(self.rows_path)) as con:
-            try:
-                found = con.execute(
-                    f"SELECT file_row_number FROM read_parquet({quoted(self.rows_path)}, "
-                    f"file_row_number = TRUE) WHERE ({sql}\n) ORDER BY 1"
-                ).fetchnumpy()
-            except duckdb.Error as error:
-                columns = ", ".join(self.columns())
-                raise VectorIndexError(f"--where {sql!r}: {one_line(error)}; columns: {columns}") from None
-        numbers: RowNumbers = np.asarray(found["file_row_number"], dtype=np.int64)
-        return numbers
-
-    def _facts(self, rows: RowNumbers) -> list[dict[str, Any]]:
-        """Of a few rows: only the row groups that hold them are read."""
-        with opened(self.rows_path) as file:
-            groups = sorted({int(row) // ROW_GROUP for row in rows})
-            table = file.read_row_groups(groups)
-        place = {group: order * ROW_GROUP for order, group in enumerate(groups)}
-        lines = [place[int(row) // ROW_GROUP] + int(row) % ROW_GROUP for row in rows]
-        facts: list[dict[str, Any]] = table.take(pa.array(lines, pa.int64())).to_pylist()
-        return facts
-
-
-def _asking(rows: Path) -> duckdb.DuckDBPyConnection:
-    """A connection that reads this one file, and changes nothing."""
-    con = connect()
-    con.execute(f"SET allowed_paths = [{quoted(rows)}]; SET enable_external_access = false")
-    con.execute("SET lock_configuration = true")
-    return con
 
 
 def _unit(vector: Matrix) -> Matrix:

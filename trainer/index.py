@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from shards.vector_rows import RowNumbers, VectorIndexError
 from shards.vector_writer import VectorWriter
-from shards.vectors import IndexFacts, RowNumbers
+from shards.vectors import FACTS, IndexFacts
 from trainer.embed import Skipped
 from trainer.models.encoder import Encoder
 
@@ -83,8 +84,11 @@ def update_index(
     """Bring the index in `folder` up to date with `source`; killed and called again, it goes on.
 
     `track` sees each unit as its turn comes. Raises VectorIndexError when the index is of another model or
-    source, or was made with other options.
+    source, or was made with other options, and when there is nothing to make one of.
     """
+    units = source.units()
+    if not units and not (folder / FACTS).exists():
+        raise VectorIndexError(f"{source.name} holds nothing to index; expected sounds, videos or pictures")
     facts = IndexFacts(
         model=model,
         fingerprint=encoder.fingerprint(),
@@ -93,19 +97,32 @@ def update_index(
         options=options,
     )
     writer = VectorWriter(folder, facts)
-    units = source.units()
     lines = _Lines.of(writer)
-    versions = {unit.name: lines.version(unit) or source.sha256(unit) for unit in units}
-    stale = [unit for unit in units if (unit.name, versions[unit.name]) not in lines.by_version]
+    versions, unreadable = _versions(source, units, lines)
+    readable = [unit for unit in units if unit.name in versions]
+    stale = [unit for unit in readable if (unit.name, versions[unit.name]) not in lines.by_version]
     skipped = list(_embed_all(writer, source.embed(encoder, list(track(stale))), versions))
     kept = (_Lines.of(writer) if stale else lines).of_versions(versions)
     return Indexed(
         facts=_published(writer, kept),
         new=len(stale) - len({failure.what for failure in skipped}),
-        kept=len(units) - len(stale),
+        kept=len(versions) - len(stale),
         gone=len(lines.units - set(versions)),
-        skipped=tuple(skipped),
+        skipped=(*unreadable, *skipped),
     )
+
+
+def _versions(
+    source: Source, units: Sequence[Unit], lines: "_Lines"
+) -> tuple[dict[str, str], tuple[Skipped, ...]]:
+    """The hash of each unit's content, by its name; which cannot be read."""
+    versions, unreadable = {}, []
+    for unit in units:
+        try:
+            versions[unit.name] = lines.version(unit) or source.sha256(unit)
+        except OSError as error:
+            unreadable.append(Skipped(what=unit.name, reason=str(error)))
+    return versions, tuple(unreadable)
 
 
 def _embed_all(

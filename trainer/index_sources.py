@@ -20,7 +20,7 @@ from shards.profile import AUDIO_CODECS
 from shards.sound import SoundError, decode_pcm
 from shards.store import Store
 from shards.tar import read_samples
-from shards.vectors import VectorIndexError
+from shards.vector_rows import VectorIndexError
 from trainer.embed import Embedded, Skipped, embed_files, found_files
 from trainer.image import ImageError, read_image
 from trainer.index import Embedding, Found, Unit

@@ -14,7 +14,7 @@ from shards.decode import decode_span
 from shards.profile import AUDIO_CODECS
 from shards.sound import SoundError
 from shards.store import Store
-from shards.tar import read_samples
+from shards.tar import TarError, read_samples
 from shards.video import VideoError, stills
 from trainer.embed import PICTURES, VIDEOS
 from trainer.image import read_image
@@ -66,9 +66,14 @@ def _still(path: Path, moment: float) -> bytes:
 
 
 def sample_media(store: Store, row: Mapping[str, Any]) -> Media:
-    """The sound and the frames of the sample that a row of a dataset's index speaks of."""
+    """The sound and the frames of the sample that a row of a dataset's index speaks of.
+
+    Raises StoreError or TarError for what is gone.
+    """
     with store.open(row["path"]) as tar:
-        members = next(members for key, members in read_samples(tar) if key == row["key"])
+        members = next((members for key, members in read_samples(tar) if key == row["key"]), None)
+    if members is None:
+        raise TarError(f"{row['path']} holds no {row['key']} any more; index again")
     frames = sorted((name for name in members if name.endswith(".jpg")), key=lambda name: int(name[:-4]))
     sound = next((members[name] for name in AUDIO_CODECS if name in members), None)
     return Media(frames=tuple(members[name] for name in frames), sound=sound)

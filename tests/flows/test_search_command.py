@@ -33,7 +33,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def media(tmp_path: Path) -> Path:
-    folder = tmp_path / "media"
+    return write_media(tmp_path / "media")
+
+
+def write_media(folder: Path) -> Path:
     folder.mkdir()
     random = np.random.default_rng(0)
     for name, seconds in (("a.wav", 0.5), ("b.ogg", 2.5)):
@@ -179,31 +182,70 @@ def test_a_dataset_is_filtered_by_label_split_and_what_its_ledgers_say(model: Pa
     assert (code, "there is balanced_train" in err) == (2, True)
 
 
+@pytest.fixture(scope="module")
+def asked(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with media and an index of them."""
+    folder = tmp_path_factory.mktemp("asked")
+    write_media(folder / "media")
+    trichord("index", folder / "media", "--model", model, "--index", folder / "trichord-index")
+    return folder
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (("--text", "a", "--audio", "b.wav"), "expected one of --text, --audio, --image"),
         (("--text", "a", "--index", "nowhere"), "holds no index.json"),
         (("--audio", "missing.wav"), "missing.wav is no file"),
+        (("--audio", "media/c.png"), "c.png holds no sound"),
+        (("--image", "media/a.wav"), "a.wav"),
+        (("--image", "missing.png"), "missing.png is no file"),
+        (("--text", " "), "--text is empty"),
         (("--text", "a", "--where", "loudness > 3"), "columns: path, modality"),
+        (("--text", "a", "--label", "dog"), "files of a folder, which have no labels"),
+        (("--text", "a", "--html", "media"), "media is a folder"),
     ],
 )
 def test_what_cannot_be_asked_is_one_line(
     words: tuple[str, ...],
     message: str,
-    media: Path,
-    model: Path,
-    tmp_path: Path,
+    asked: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    trichord("index", media, "--model", model, "--window", 0)
+    monkeypatch.chdir(asked)
 
     code, out, err = trichord("search", *words)
 
     assert (code, out) == (2, "")
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_a_folder_of_nothing_is_refused_and_one_of_which_nothing_is_left_is_empty(
+    media: Path, model: Path, tmp_path: Path
+) -> None:
+    index = tmp_path / "index"
+    (tmp_path / "empty").mkdir()
+    code, _, err = trichord("index", tmp_path / "empty", "--model", model, "--index", index)
+    assert (code, "holds nothing to index" in err, index.exists()) == (2, True, False)
+
+    trichord("index", media, "--model", model, "--index", index)
+    for file in media.iterdir():
+        file.unlink()
+    assert "0 vectors" in trichord("index", media, "--model", model, "--index", index)[1]
+    code, out, err = trichord("search", "--text", "a", "--index", index)
+    assert (code, out, err) == (0, "", f"{index} is empty\n")
+
+
+def test_what_went_since_is_named_and_not_in_the_page(media: Path, model: Path, tmp_path: Path) -> None:
+    index, page = tmp_path / "index", tmp_path / "found.html"
+    trichord("index", media, "--model", model, "--index", index)
+    (media / "a.wav").unlink()
+
+    code, _, err = trichord("search", "--text", "a", "--index", index, "--html", page)
+
+    assert (code, "not in the page: " in err, "a.wav is no file" in err) == (0, True, True)
+    assert page.read_text().count("<audio") == 1
 
 
 def test_another_model_is_refused(media: Path, model: Path, tmp_path: Path) -> None:
@@ -246,4 +288,4 @@ def test_every_column_of_an_index_stands_in_the_page(model: Path, tmp_path: Path
         for line in table.partition("\n\n")[0].splitlines()
         for name in re.findall(r"`(\w+)`", line.split("|")[1])
     }
-    assert named == set(VectorIndex.open(index).columns())
+    assert named == set(VectorIndex.open(index).rows.columns())

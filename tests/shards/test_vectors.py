@@ -1,12 +1,15 @@
 """Vectors on disk: exact answers, filters, and parts that outlive a kill."""
 
+import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from shards.vector_rows import VectorIndexError
 from shards.vector_writer import VectorWriter
-from shards.vectors import BLOCK, IndexFacts, VectorIndex, VectorIndexError, nearest
+from shards.vectors import BLOCK, IndexFacts, VectorIndex, nearest
 
 SIZE = 8
 
@@ -89,6 +92,48 @@ def test_a_filter_that_cannot_be_is_one_line_that_names_the_columns(tmp_path: Pa
         _index(tmp_path).search(_vectors(1)[0], 3, where=where)
 
     assert "\n" not in str(caught.value)
+
+
+def test_several_filters_must_all_hold(tmp_path: Path) -> None:
+    index = _index(tmp_path)
+
+    hits = index.search(_vectors(1)[0], 50, where=("loud < 1 OR loud > 4", "loud > 0.5", ""))
+
+    assert sorted(hit.row for hit in hits) == [6, 7, 8, 9, 41, 42, 43, 44, 45, 46, 47, 48, 49]
+
+
+def test_a_filter_is_one_expression_and_the_wrong_one_is_named(tmp_path: Path) -> None:
+    index = _index(tmp_path)
+
+    for wrong in ("loud > 9) OR (1 = 1", "1; DROP TABLE rows", "loud > 1 ORDER BY loud", "lound > 2"):
+        with pytest.raises(VectorIndexError, match=f"^filter '{re.escape(wrong)}': "):
+            index.search(_vectors(1)[0], 3, where=("loud > 1", wrong))
+
+
+def test_threads_filter_side_by_side(tmp_path: Path) -> None:
+    index = _index(tmp_path)
+
+    def rows(line: int) -> list[int]:
+        return [hit.row for hit in index.search(_vectors(50)[line], 9, where=f"path = '{line}.wav'")]
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(rows, range(50))) == [[line] for line in range(50)]
+
+
+@pytest.mark.parametrize("where", ["", "loud > 2"])
+def test_an_open_index_says_that_a_newer_one_took_its_place(tmp_path: Path, where: str) -> None:
+    index = _index(tmp_path)
+    VectorWriter(tmp_path, _facts()).publish(np.arange(3))
+
+    with pytest.raises(VectorIndexError, match="brought up to date meanwhile; open it again"):
+        index.search(_vectors(1)[0], 3, where=where)
+    assert len(VectorIndex.open(tmp_path).search(_vectors(1)[0], 9)) == 3
+
+
+def test_an_index_of_nothing_has_no_answer(tmp_path: Path) -> None:
+    VectorWriter(tmp_path, _facts()).publish(np.arange(0))
+
+    assert VectorIndex.open(tmp_path).search(_vectors(1)[0], 3, where="loud > 2") == []
 
 
 def test_parts_of_a_killed_run_are_taken_up(tmp_path: Path) -> None:

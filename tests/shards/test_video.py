@@ -1,4 +1,4 @@
-"""Pictures of videos that the real program made: of which moments, of what shape, and where there are none."""
+"""Pictures of videos that the real program made: their moments, their shape, and where there are none."""
 
 import subprocess
 from io import BytesIO
