@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from itertools import chain, groupby
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -167,15 +167,17 @@ def embed(
 def classify(
     files: Files,
     labels: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Names with commas between, a file of them, esc50, audioset, or a data set's folder."
+            help="Names with commas between, a file of them, esc50, audioset, or a data set's folder. "
+            "A trained classifier has its own; then these are some of them, or new ones for all."
         ),
-    ],
+    ] = None,
     model: Model = "audioclip-full",
     prompt: Annotated[
-        str, typer.Option(help="The text that stands for a name, which goes where {} is.")
-    ] = "{}",
+        str | None,
+        typer.Option(help="The text that stands for a name, which goes where {} is [default: {}]."),
+    ] = None,
     multi: Annotated[bool, typer.Option("--multi", help="Judge each name alone, by its cosine.")] = False,
     top: Annotated[int, typer.Option(min=1, help="At most so many names.")] = 1,
     min_score: Annotated[float | None, typer.Option(help="Leave out names below this score.")] = None,
@@ -190,23 +192,19 @@ def classify(
     compile: Compile = False,
 ) -> None:
     """The names that fit best, a line per sound, picture, or window of a long sound."""
-    from trainer.class_names import ClassNamesError, class_names
-
-    try:
-        names = class_names(labels, table=class_table)
-    except ClassNamesError as error:
-        _fail(str(error))
-    encoder = _loaded(model, device=device, profile=profile, precision=precision, compile=compile)
-    from trainer import classify as classifying
+    names = None if labels is None else _class_names(labels, class_table)
+    from trainer.classifier import is_classifier
     from trainer.embed import Skipped, found_files
 
     failures = 0
     try:
-        for answer in classifying.classify(
-            encoder,
+        answers = _answers_by_logits if is_classifier(model) else _answers_by_text
+        for answer in answers(
+            model,
             found_files(files or []),
             names,
-            prompt=prompt,
+            loading={"device": device, "precision": precision, "compile": compile},
+            texts={"profile": profile, "prompt": prompt},
             multi=multi,
             top=top,
             min_score=min_score,
@@ -221,6 +219,64 @@ def classify(
     except ValueError as error:
         _fail(str(error))
     raise typer.Exit(Exit.FAILED if failures else Exit.OK)
+
+
+def _class_names(labels: str, table: Path | None) -> tuple[str, ...]:
+    from trainer.class_names import ClassNamesError, class_names
+
+    try:
+        return class_names(labels, table=table)
+    except ClassNamesError as error:
+        _fail(str(error))
+
+
+def _answers_by_text(
+    model: str,
+    files: Iterable[Path],
+    names: tuple[str, ...] | None,
+    *,
+    loading: dict[str, Any],
+    texts: dict[str, str | None],
+    **options: Any,
+) -> Iterator[Any]:
+    """Of a model that compares with any texts."""
+    if names is None:
+        _fail(f"{model} compares with any names, and none are given; expected --labels")
+    encoder = _loaded(model, profile=texts["profile"], **loading)
+    from trainer.classify import classify as classified
+
+    prompt = "{}" if texts["prompt"] is None else texts["prompt"]
+    return classified(encoder, files, names, prompt=prompt, **options)
+
+
+def _answers_by_logits(
+    model: str,
+    files: Iterable[Path],
+    names: tuple[str, ...] | None,
+    *,
+    loading: dict[str, Any],
+    texts: dict[str, str | None],
+    **options: Any,
+) -> Iterator[Any]:
+    """Of a model that was trained to tell classes apart, with its own names where none are given."""
+    if idle := [f"--{option} {value}" for option, value in texts.items() if value is not None]:
+        _fail(
+            f"{', '.join(idle)}: for models that compare with texts, and {model} is a classifier; leave out"
+        )
+    from trainer.classifier import load_classifier
+    from trainer.classify import classify_by_logits, named_places
+
+    classifier = load_classifier(model, **loading)
+    places = named_places(classifier, names)
+    typer.echo(_whose(classifier, places, names, model), err=True)
+    return classify_by_logits(classifier, files, names, **options)
+
+
+def _whose(classifier: Any, places: Any, names: tuple[str, ...] | None, model: str) -> str:
+    if {name for _, name in places} <= set(classifier.class_names):
+        part = "the" if names is None else f"{len(places)} of the"
+        return f"names: {part} {classifier.classes} that {model} was trained on"
+    return f"names: those of --labels, in the order of the {classifier.classes} classes of {model}"
 
 
 def _counted(rows: Iterable[Any], bar: Progress, total: int) -> Iterator[Any]:
@@ -256,7 +312,7 @@ def _loaded(model: str, **options: Any) -> Any:
         _fail(str(error))
 
 
-def _fail(message: str) -> Any:
+def _fail(message: str) -> NoReturn:
     typer.echo(message, err=True)
     raise typer.Exit(Exit.USAGE)
 

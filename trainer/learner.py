@@ -75,6 +75,11 @@ class Learner(nn.Module):
         self._strings: tuple[str, ...] = ()
         self._texts: Tensor | None = None
 
+    def name_classes(self, names: Sequence[str]) -> None:
+        """What a classifier's classes are called goes into its files; nothing where nothing classifies."""
+        if isinstance(self._model[0], Classifier):
+            self._model[0].name_classes(names)
+
     # -- a step
 
     def forward(self, batch: Batch) -> Embeddings:

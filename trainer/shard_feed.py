@@ -99,6 +99,7 @@ class ShardData:
             opened.loader(self._training, training=True, weights=self._weights()),
             opened.preparer(self._table, text_table=opened.learner.text_stands_still),
         )
+        opened.learner.name_classes(self._table.class_names)
         if "text" in opened.learner.embeds and opened.learner.text_stands_still:
             opened.learner.remember_texts(self._table.texts)
         self.evaluate: Evaluate | None = self._evaluation()

@@ -15,8 +15,10 @@ from typer.testing import CliRunner
 
 from flows.cli_models import models_app
 from trainer import published as publications
+from trainer.classifier import Classifier, ClassifierConfig
 from trainer.models import EncoderConfig, build_encoder, load_model, save_encoder
 from trainer.published import PublishedFile
+from trainer.weights import save_model
 
 torch.set_num_threads(2)
 
@@ -179,6 +181,32 @@ def test_precision_and_compiling_are_for_the_asking(toy: Path, media: Path) -> N
 
 
 # -- classify
+
+
+def test_classify_by_a_trained_classifier_needs_no_names(media: Path, tmp_path: Path) -> None:
+    classifier = Classifier(ClassifierConfig(classes=2, size="toy", class_names=("rain", "dog")))
+    run = tmp_path / "run"
+    save_model(classifier, classifier.config, run)
+    words = ["classify", media / "a.wav", "--model", run, "--device", "cpu", "--top", "2"]
+    code, said, told = trichord(*words)
+    assert code == 0
+    assert told == f"names: the 2 that {run} was trained on\n"
+    assert all(name in said for name in ("rain", "dog"))
+    code, said, told = trichord(*words, "--labels", "one,other")
+    assert (code, told) == (0, f"names: those of --labels, in the order of the 2 classes of {run}\n")
+    assert "other" in said
+    code, _, told = trichord(*words, "--labels", "one,two,three")
+    assert (code, told.count("\n")) == (2, 1)
+    assert "2 classes and is given 3 names" in told
+    code, _, told = trichord(*words, "--prompt", "a {}")
+    assert code == 2
+    assert "is a classifier; leave out" in told
+
+
+def test_classify_by_texts_needs_names(toy: Path, media: Path) -> None:
+    code, _, told = trichord("classify", media / "a.wav", "--model", toy)
+    assert code == 2
+    assert told == f"{toy} compares with any names, and none are given; expected --labels\n"
 
 
 def test_classify_names_each_window_with_its_span(toy: Path, media: Path) -> None:

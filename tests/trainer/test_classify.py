@@ -11,9 +11,12 @@ from tiny_models import RATE, SIZE, TinyAudio, tiny_encoder
 
 from shards.labels import ClassLabel, Labels, write_labels
 from trainer.class_names import ESC50, ClassNamesError, class_names
-from trainer.classify import Answer, classify, prompted
+from trainer.classifier import Classifier, ClassifierConfig, is_classifier, load_classifier
+from trainer.classify import Answer, classify, classify_by_logits, named_places, prompted
 from trainer.embed import Embedded, Skipped, embed_files, embed_texts, found_files, write_embeddings
+from trainer.models import load_model
 from trainer.models.encoder import Encoder
+from trainer.weights import WEIGHTS, WeightsError, save_model
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +72,71 @@ def test_a_prompt_stands_around_every_name() -> None:
     assert prompted(["rain", "{}"], "the sound of {}") == ["the sound of rain", "the sound of {}"]
     with pytest.raises(ValueError, match="no place for the name"):
         prompted(["rain"], "the sound")
+
+
+# -- a head whose outputs are classes
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a classifier of three classes."""
+    torch.manual_seed(0)
+    config = ClassifierConfig(classes=3, size="toy", class_names=("rain", "wind", "dog"))
+    classifier = Classifier(config)
+    folder = tmp_path_factory.mktemp("trained")
+    save_model(classifier, classifier.config, folder)
+    return folder
+
+
+def test_a_trained_classifier_answers_with_its_own_names(trained: Path, sounds: list[Path]) -> None:
+    classifier = load_classifier(trained / WEIGHTS, device="cpu")
+    Path(sounds[0].parent / "seen.png").write_bytes(b"")
+    [*heard, seen] = classify_by_logits(classifier, [*sounds, sounds[0].parent / "seen.png"], top=3)
+    assert isinstance(seen, Skipped)
+    for path, answer in zip(sounds, heard, strict=True):
+        assert isinstance(answer, Answer)
+        wave = torch.from_numpy(soundfile.read(path, dtype="float32")[0])[None, None]
+        shares = classifier.score_audio(wave, RATE).softmax(dim=-1)[0].tolist()
+        expected = dict(zip(("rain", "wind", "dog"), shares, strict=True))
+        assert {scored.name: scored.score for scored in answer.names} == pytest.approx(expected, abs=1e-6)
+        assert (answer.path, answer.start, answer.end) == (str(path), 0.0, 0.5)
+
+
+def test_some_of_a_classifiers_names_are_chosen_among_alone_and_with_multi_each_has_its_own_probability(
+    trained: Path, sounds: list[Path]
+) -> None:
+    classifier = load_classifier(trained, device="cpu")
+    [chosen] = classify_by_logits(classifier, sounds[:1], ["dog", "rain"], top=3)
+    [all_own] = classify_by_logits(classifier, sounds[:1], top=3, multi=True)
+    assert isinstance(chosen, Answer)
+    assert isinstance(all_own, Answer)
+    assert {scored.name for scored in chosen.names} == {"dog", "rain"}
+    assert sum(scored.score for scored in chosen.names) == pytest.approx(1, abs=1e-6)
+    odds = {s.name: s.score / (1 - s.score) for s in all_own.names}
+    shares = {s.name: s.score for s in chosen.names}
+    assert shares["dog"] / shares["rain"] == pytest.approx(odds["dog"] / odds["rain"], rel=1e-3)
+
+
+def test_other_names_for_a_classifier_are_as_many_as_its_classes(trained: Path) -> None:
+    classifier = load_classifier(trained, device="cpu")
+    assert named_places(classifier, ["a", "b", "dog"]) == ((0, "a"), (1, "b"), (2, "dog"))
+    with pytest.raises(ClassNamesError, match=r"3 classes and is given 2 names, of which 'cat' are not its"):
+        named_places(classifier, ["cat", "dog"])
+    classifier.config.pop("class_names")
+    with pytest.raises(
+        ClassNamesError, match="3 classes and has no names for them; expected --labels with 3"
+    ):
+        named_places(classifier, None)
+    with pytest.raises(ValueError, match="2 names for 3 classes"):
+        classifier.name_classes(["a", "b"])
+
+
+def test_a_classifier_is_no_encoder_and_the_error_says_what_it_is(trained: Path, tmp_path: Path) -> None:
+    assert is_classifier(trained)
+    assert is_classifier(trained / WEIGHTS)
+    assert not is_classifier("audioclip-full")
+    with pytest.raises(WeightsError, match=r"holds a classifier, which embeds nothing.*trichord classify"):
+        load_model(trained)
 
 
 # -- names

@@ -44,7 +44,10 @@ def test_a_recipe_trains_on_shards_and_leaves_a_model_that_can_be_loaded_and_gon
     classes = class_count(shards)
     one = run(request_on(shards, first, "debug.standalone"))
     assert one.outcome is Outcome.FINISHED
-    assert load_classifier(first, device="cpu").config["classes"] == classes
+    trained = load_classifier(first, device="cpu")
+    assert trained.config["classes"] == classes
+    table = read_labels(Path(shards) / "labels.parquet")
+    assert trained.class_names == tuple(label.name for label in table.indexed)
 
     evaluations = ("evaluations=retrieval", "best=retrieval/audio_to_text/mAP")
     two = run(request_on(shards, second, "debug.cooperative", *evaluations, start_run=str(first)))

@@ -120,8 +120,14 @@ def _encoder_file(name: str) -> PublishedFile:
 
 
 def _config(folder: Path) -> EncoderConfig:
+    facts = read_config(folder)
+    if "kind" in facts:
+        raise WeightsError(
+            f"{folder} holds a {facts['kind']}, which embeds nothing; name sounds with it: "
+            f"`trichord classify --model {folder}`, or trainer.classifier.load_classifier"
+        )
     try:
-        return EncoderConfig.from_json(read_config(folder))
+        return EncoderConfig.from_json(facts)
     except (ValueError, TypeError) as error:
         raise WeightsError(f"{folder / CONFIG}: {error}") from None
 
