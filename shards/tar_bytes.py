@@ -9,10 +9,9 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Protocol
-
-import numpy as np
 
 from shards.block_cache import BlockCache
 from shards.store import Store, StoreError
@@ -138,7 +137,7 @@ class FarTar:
 
     def _ensure(self, name: str, block: int) -> None:
         with contextlib.suppress(StoreError):  # whoever reads the block gets the error
-            self.cache.ensure(name, lambda: self._fetch(block))
+            self.cache.ensure(name, partial(self._fetch, block))
 
     def _read(self, offset: int, buffer: memoryview) -> int:
         """What one block holds of it."""
@@ -146,29 +145,31 @@ class FarTar:
             return 0
         block = self._block(offset)
         within = offset - block * self.cache.block_bytes
-        return self.cache.read_into(self._block_name(block), within, buffer, lambda: self._fetch(block))
+        return self.cache.read_into(self._block_name(block), within, buffer, partial(self._fetch, block))
 
-    def _fetch(self, block: int) -> memoryview:
+    def _fetch(self, block: int, buffer: memoryview) -> int:
         offset = block * self.cache.block_bytes
-        size = min(self.cache.block_bytes, self.size - offset)
+        wanted = buffer[: self.size - offset]  # the last block is shorter
         for pause in PAUSES_S:
             try:
-                return self._fetch_once(offset, size)
+                return self._fetch_once(offset, wanted)
             except StoreError as error:
                 log.warning("%s; asking again in %g s", error, pause)
                 time.sleep(pause)
-        return self._fetch_once(offset, size)
+        return self._fetch_once(offset, wanted)
 
-    def _fetch_once(self, offset: int, size: int) -> memoryview:
-        # numpy asks for huge pages where it takes memory: four page faults a block, not two thousand
-        data = np.empty(size, np.uint8).data
-        count = self.store.read_into(self.name, offset, data)
-        if count != size:
+    def _fetch_once(self, offset: int, buffer: memoryview) -> int:
+        where = f"{self.store.url}/{self.name}"
+        try:
+            count = self.store.read_into(self.name, offset, buffer)
+        except FileNotFoundError:
+            raise StoreError(f"{where} is gone; `trichord verify` says what else is") from None
+        if count != len(buffer):
             raise StoreError(
-                f"{self.store.url}/{self.name}: {count} bytes at {offset}, expected {size}: it has "
-                "been replaced or cut short; `trichord verify` says which"
+                f"{where}: {count} bytes at {offset}, expected {len(buffer)}: it has been replaced or cut "
+                "short; `trichord verify` says which"
             )
-        return data
+        return count
 
     def _block(self, offset: int) -> int:
         return offset // self.cache.block_bytes

@@ -33,9 +33,10 @@ class Far:
         self.fetched: list[int] = []
 
     def __call__(self, number: int) -> Fetch:
-        def fetch() -> memoryview:
+        def fetch(buffer: memoryview) -> int:
             self.fetched.append(number)
-            return memoryview(content(number))
+            buffer[:] = content(number)
+            return SIZE
 
         return fetch
 
@@ -94,9 +95,10 @@ def test_a_damaged_file_is_fetched_again(tmp_path: Path, far: Far, damage: str) 
 def test_threads_that_want_one_block_fetch_it_once(tmp_path: Path) -> None:
     cache, fetched, together = cache_of(tmp_path), [], threading.Barrier(8)
 
-    def fetch() -> memoryview:
+    def fetch(buffer: memoryview) -> int:
         fetched.append(1)
-        return memoryview(content(1))
+        buffer[:] = content(1)
+        return SIZE
 
     def read_together(_: int) -> bytes:
         together.wait()
@@ -110,7 +112,7 @@ def test_threads_that_want_one_block_fetch_it_once(tmp_path: Path) -> None:
 def test_a_fetch_that_fails_fails_for_all_and_may_be_tried_again(tmp_path: Path, far: Far) -> None:
     cache = cache_of(tmp_path)
 
-    def fail() -> memoryview:
+    def fail(_: memoryview) -> int:
         raise StoreError("the network is gone")
 
     with pytest.raises(StoreError, match="the network is gone"):
@@ -127,10 +129,11 @@ cache = BlockCache(folder=folder, limit=6 * 1020, block_bytes=1000)
 most = fetched = 0
 for turn in range(3):
     for number in list(range(first, 12)) + list(range(first)):
-        def fetch():
+        def fetch(buffer):
             global fetched
             fetched += 1
-            return memoryview(bytes([number]) * 1000)
+            buffer[:] = bytes([number]) * 1000
+            return 1000
         found = bytearray(1000)
         assert cache.read_into(f"b{number}", 0, memoryview(found), fetch) == 1000
         assert found == bytes([number]) * 1000
