@@ -1,5 +1,6 @@
 """Commands that give numbers: `trichord evaluate`, `trichord compare`, `trichord split freeze`."""
 
+import functools
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,6 +31,9 @@ Where = Annotated[str, typer.Option("--where", help="A condition on samples, in 
 Annotations = Annotated[
     list[str] | None,
     typer.Option("--annotation", help="A Parquet file keyed by sample; may be repeated.", metavar="FILE"),
+]
+NoCache = Annotated[
+    bool, typer.Option("--no-cache", help="Embed anew, also what was embedded before, and keep nothing.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 
@@ -85,6 +89,7 @@ def evaluate(
         ),
     ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cuda, mps or cpu.")] = "auto",
+    no_cache: NoCache = False,
     as_json: AsJson = False,
 ) -> None:
     """Numbers of a model on a data set, each with its interval and its denominator.
@@ -98,6 +103,7 @@ def evaluate(
         trichord evaluate audioclip-full --task classification --data data/audioset --split eval
     """
     from trainer.evaluation_run import EvaluationRequest, run_evaluation
+    from trainer.kept_embeddings import EmbeddingCache, cache_folder
     from trainer.measure import Draws
 
     result = _or_one_line(
@@ -122,7 +128,9 @@ def evaluate(
                 max_bad_share=max_bad_share,
                 draws=Draws(resamples=resamples, seed=seed),
                 device=device,
-            )
+                cache=None if no_cache else EmbeddingCache(folder=cache_folder()),
+            ),
+            functools.partial(typer.echo, err=True),
         )
     )
     if result is not None:

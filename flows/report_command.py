@@ -1,12 +1,14 @@
 """`trichord report`: a run as one HTML file to look at."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flows.cli import Exit, fail
+from flows.evaluate_command import NoCache
 
 if TYPE_CHECKING:
     from shards.selection import Selection
@@ -38,8 +40,9 @@ def report(
             metavar="FOLDER",
         ),
     ] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Items at once.")] = 64,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Items decoded at once.")] = 64,
     device: Annotated[str, typer.Option(help="auto, cuda, mps or cpu.")] = "auto",
+    no_cache: NoCache = False,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -58,7 +61,7 @@ def report(
         trichord report runs/a3 --results runs/a3-on-esc50
 
     Numbers come from the run's log and from what `trichord evaluate` left in its folder; only examples need
-    --data, which is embedded anew. Also while the run goes.
+    --data. Also while the run goes.
     """
     from trainer.report import PAGE, read_record, write_report
     from trainer.run_request import RunError
@@ -68,7 +71,8 @@ def report(
     target = out or run / PAGE
     try:
         record = read_record(run, results or ())
-        shown = _shown(record, data, tuple(split or ()), where, batch_size, device) if data else None
+        asked = {"data": data, "splits": tuple(split or ()), "where": where, "batch_size": batch_size}
+        shown = _shown(record, no_cache=no_cache, device=device, **asked) if data else None
         write_report(target, record, shown)
     except RunError as error:
         raise fail(error, Exit(error.code)) from None
@@ -77,24 +81,21 @@ def report(
     typer.echo(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
 
 
-def _shown(
-    record: "RunRecord", data: str, splits: tuple[str, ...], where: str, batch_size: int, device: str
-) -> "Shown":
+def _shown(record: "RunRecord", *, no_cache: bool, **asked: Any) -> "Shown":
+    """`asked`: what of an evaluation's request a person chooses."""
     from trainer.evaluation_run import EvaluationRequest, embed_request
+    from trainer.kept_embeddings import EmbeddingCache, cache_folder
     from trainer.report_examples import Shown
     from trainer.report_findings import find
 
     request = EvaluationRequest(
         model=str(record.view.path),
-        data=data,
         tasks=("classification",) if record.classifies else ("zero-shot", "query"),
-        splits=splits,
-        where=where,
-        batch_size=batch_size,
-        device=device,
+        cache=None if no_cache else EmbeddingCache(folder=cache_folder()),
         **record.hears(),
+        **asked,
     )
-    embedded, selection = embed_request(request)
+    embedded, selection = embed_request(request, partial(typer.echo, err=True))
     findings = find(embedded, dataset=_name(request))
     labels = {
         key: [embedded.items.class_names[place] for place in row.nonzero()[0]]

@@ -10,6 +10,7 @@ import torch.multiprocessing as mp
 from shard_folders import shard_folder
 
 from trainer.evaluation_run import EvaluationRequest, EvaluationResult, run_evaluation
+from trainer.kept_embeddings import EmbeddingCache
 from trainer.measure import Draws
 from trainer.models import EncoderConfig, build_encoder, save_encoder
 
@@ -40,13 +41,19 @@ def evaluated(model: Path, data: Path, tasks: Sequence[str], out: Path, **option
     return found
 
 
-def evaluated_by_two(model: Path, data: Path, tasks: Sequence[str], out: Path, *, port: int) -> None:
-    """The results lie in `out`."""
-    mp.spawn(_rank, args=(model, data, tasks, out, port), nprocs=2)  # type: ignore[no-untyped-call]
+def evaluated_by_two(
+    model: Path, data: Path, tasks: Sequence[str], out: Path, *, ports: tuple[int, int]
+) -> None:
+    """The results lie in `out`; those from the embeddings that were kept then, in `out / "kept"`."""
+    mp.spawn(_rank, args=(model, data, tasks, out, ports), nprocs=2)  # type: ignore[no-untyped-call]
 
 
-def _rank(rank: int, model: Path, data: Path, tasks: Sequence[str], out: Path, port: int) -> None:
+def _rank(
+    rank: int, model: Path, data: Path, tasks: Sequence[str], out: Path, ports: tuple[int, int]
+) -> None:
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-    os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
-    run_evaluation(requested(model, data, tasks=tuple(tasks), out=out))
+    cache = EmbeddingCache(folder=out / "cache")
+    for port, folder in zip(ports, (out, out / "kept"), strict=True):
+        os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+        run_evaluation(requested(model, data, tasks=tuple(tasks), out=folder, cache=cache))

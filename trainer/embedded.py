@@ -3,12 +3,14 @@
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainer.ranking import Ids, Vectors
+
+Rows = dict[str, NDArray[Any]]  # embeddings by modality, and "row": each item's place in its selection
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,7 +15,7 @@ from shards.selection import Selection
 from trainer.batch import Batch, Embeddings
 from trainer.devices import exact_arithmetic
 from trainer.distributed import Ranks
-from trainer.embedded import Embedded, Items, Sentences
+from trainer.embedded import Embedded, Items, Rows, Sentences
 from trainer.evaluations import Evaluation, EvaluationError, sentences_of
 from trainer.host_batch import HostBatch
 from trainer.label_table import LabelTable
@@ -29,8 +29,6 @@ BATCH = 64  # items that a process decodes at once
 TOGETHER = 8
 TEXTS_AT_ONCE = 256
 
-_Rows = dict[str, np.ndarray]  # by modality, and "row"
-
 
 def embed_selection(
     learner: Learner,
@@ -43,17 +41,37 @@ def embed_selection(
     ranks: Ranks,
     lost: int = 0,
 ) -> Embedded:
-    """What `evaluations` read, the same on every process; `lost` items never became samples.
+    """What `evaluations` read, the same on every process; `lost` items never became samples."""
+    rows = embedded_rows(learner, loader=loader, preparer=preparer, ranks=ranks)
+    return embedded_of(rows, learner, selection, labels, evaluations, lost=lost)
 
-    An item's embedding depends neither on the size of batches nor on how many processes share the work: to
-    the last bit, where each process's batches are multiples of `TOGETHER`. Items that do not decode are left
-    out and counted as missing. Raises EvaluationError when none does.
+
+def embedded_rows(learner: Learner, *, loader: Loader, preparer: Preparer, ranks: Ranks) -> Rows:
+    """The embeddings of all items that decode, in their order, the same on every process.
+
+    They depend neither on the size of batches nor on how many processes share the work: to the last bit,
+    where each process's batches are multiples of `TOGETHER`.
     """
-    found = _gathered(_own_rows(learner, loader, preparer), ranks)
-    items = _items(selection, labels, found.pop("row", np.zeros(0, np.int64)), lost)
+    return _gathered(_own_rows(learner, loader, preparer), ranks)
+
+
+def embedded_of(
+    rows: Rows,
+    learner: Learner,
+    selection: Selection,
+    labels: LabelTable,
+    evaluations: Sequence[Evaluation],
+    *,
+    lost: int = 0,
+) -> Embedded:
+    """Rows with what they are of, and the texts that `evaluations` need.
+
+    Items without a row are counted as missing. Raises EvaluationError when none has one.
+    """
+    items = _items(selection, labels, rows.get("row", np.zeros(0, np.int64)), lost)
     return Embedded(
         items=items,
-        **found,
+        **{name: values for name, values in rows.items() if name != "row"},
         sentences=_sentences(learner, sentences_of(evaluations, items)),
         scales={pair: float(scale.detach()) for pair, scale in learner.scales().items()},
     )
@@ -63,13 +81,13 @@ def embed_selection(
 
 
 @torch.no_grad()
-def _own_rows(learner: Learner, loader: Loader, preparer: Preparer) -> _Rows:
+def _own_rows(learner: Learner, loader: Loader, preparer: Preparer) -> Rows:
     with exact_arithmetic():
         parts = list(_parts(learner, loader, preparer))
     return {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
 
 
-def _parts(learner: Learner, loader: Loader, preparer: Preparer) -> Iterator[_Rows]:
+def _parts(learner: Learner, loader: Loader, preparer: Preparer) -> Iterator[Rows]:
     with contextlib.closing(loader.batches()) as batches:
         for host in batches:
             parts = [part for part in _in_parts(host) if part.valid.any()]
@@ -102,12 +120,12 @@ def _taken(host: HostBatch, places: slice | np.ndarray) -> HostBatch:
     )
 
 
-def _valid_rows(part: HostBatch, embeddings: Embeddings) -> _Rows:
+def _valid_rows(part: HostBatch, embeddings: Embeddings) -> Rows:
     rows = {"row": part.rows, **_arrays(embeddings)}
     return {name: each[part.valid] for name, each in rows.items()}
 
 
-def _arrays(embeddings: Embeddings) -> _Rows:
+def _arrays(embeddings: Embeddings) -> Rows:
     fields = {field.name: getattr(embeddings, field.name) for field in dataclasses.fields(embeddings)}
     return {name: _array(rows) for name, rows in fields.items() if rows is not None}
 
@@ -125,7 +143,7 @@ def _without_text(batch: Batch) -> Batch:
 # -- all of them
 
 
-def _gathered(own: _Rows, ranks: Ranks) -> _Rows:
+def _gathered(own: Rows, ranks: Ranks) -> Rows:
     """Of all processes, in the order of the selection; a process without items has no arrays."""
     boxes: list[Any] = [own]
     if ranks.world > 1:

@@ -5,9 +5,10 @@ import hashlib
 import json
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ from shards.selection import Selection, SelectionError, select_samples
 from shards.store import Store, StoreError, open_store
 from trainer.classifier import Classifier, is_classifier, load_classifier
 from trainer.distributed import Ranks, process_group
-from trainer.embedded import Embedded
-from trainer.evaluate import BATCH, TOGETHER, embed_selection
+from trainer.embedded import Embedded, Rows
+from trainer.evaluate import BATCH, TOGETHER, embedded_of, embedded_rows
 from trainer.evaluations import (
     SOUND_PROMPT,
     Classification,
@@ -39,6 +40,7 @@ from trainer.evaluations import (
 )
 from trainer.fetch import FetchError
 from trainer.imagenet_names import imagenet_prompts
+from trainer.kept_embeddings import Basis, EmbeddingCache, Tell, basis_of, kept_or_made
 from trainer.label_table import LABEL_TEXT, LabelTable, label_table
 from trainer.learner import Learner
 from trainer.loader import Loader
@@ -82,6 +84,7 @@ class EvaluationRequest:
     max_bad_share: float = 0.01
     draws: Draws = field(default_factory=Draws)
     device: str = "auto"
+    cache: EmbeddingCache | None = None  # of embeddings; None: what is evaluated is embedded anew
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,25 +96,30 @@ class EvaluationResult:
     out: Path
 
 
-def run_evaluation(request: EvaluationRequest) -> EvaluationResult | None:
+def _silent(line: str) -> None:
+    """Tells nobody."""
+
+
+def run_evaluation(request: EvaluationRequest, tell: Tell = _silent) -> EvaluationResult | None:
     """All numbers of the tasks, appended to the results; None on processes but the first.
 
-    Raises RunError, one line, for what was asked wrongly, and RunFailed for data that do not decode.
+    `tell` is given lines for a person. Raises RunError, one line, for what was asked wrongly, and RunFailed
+    for data that do not decode.
     """
     evaluations = evaluations_of(request)
     with _one_line(), process_group(request.device) as ranks, _opened(request, evaluations, ranks) as opened:
-        embedded = _embedded(opened)
+        embedded = _embedded(opened, tell)
         return _recorded(opened, embedded) if ranks.first else None
 
 
-def embed_request(request: EvaluationRequest) -> tuple[Embedded, Selection]:
+def embed_request(request: EvaluationRequest, tell: Tell = _silent) -> tuple[Embedded, Selection]:
     """What the tasks would be measured on, and the samples that it is of: to be looked at.
 
     Raises what `run_evaluation` raises.
     """
     evaluations = evaluations_of(request)
     with _one_line(), process_group(request.device) as ranks, _opened(request, evaluations, ranks) as opened:
-        return _embedded(opened), opened.selection
+        return _embedded(opened, tell), opened.selection
 
 
 @contextmanager
@@ -184,9 +192,11 @@ class _Opened:
     evaluations: tuple[Evaluation, ...]
     ranks: Ranks
     learner: Learner
+    checkpoint: str  # sixteen hex digits of weights and configuration
     store: Store
     reader: SampleReader
     dataset: Dataset
+    records: tuple[ShardRecord, ...]  # of the shards of the splits that are evaluated, by name
     selection: Selection
     labels: LabelTable
     wanted: frozenset[str]  # modalities that are there and asked for
@@ -220,16 +230,32 @@ class _Opened:
             max_bad_share=self.request.max_bad_share,
         )
 
-    def records(self) -> tuple[ShardRecord, ...]:
-        """Of the shards of the splits that are evaluated, in the order of their names."""
-        splits = set(self.request.splits) or set(self.selection.splits)
-        names = sorted(name for name in self.store.names() if is_ledger(name))
-        records = [self._record(name) for name in names]
-        return tuple(record for record in records if record.split in splits)
+    def preparer(self) -> Preparer:
+        return Preparer(
+            self.stage(),
+            self.labels,
+            Inputs.of(self.learner),
+            device=self.ranks.device,
+            recorded_rate=self.dataset.profile.sample_rate,
+        )
 
-    def _record(self, ledger: str) -> ShardRecord:
-        with self.store.open(ledger) as file:
-            return read_record(file)
+    def basis(self) -> Basis:
+        """What the embeddings depend on."""
+        stage = self.stage()
+        return basis_of(
+            checkpoint=self.checkpoint,
+            store=self.store,
+            profile=self.dataset.profile,
+            selection=self.selection,
+            records=self.records,
+            prepared={
+                "modalities": sorted(self.wanted),
+                "seconds": stage.data.seconds,
+                "channels": stage.data.channels,
+                **asdict(stage.augment),
+            },
+            device=self.ranks.device,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -258,14 +284,26 @@ def _opened(
             evaluations=evaluations,
             ranks=ranks,
             learner=Learner(model, trainable=()).to(ranks.device).eval(),
+            checkpoint=state_hash(model.state_dict(), model.config),
             store=store,
             reader=reader,
             dataset=dataset,
+            records=_records(store, set(request.splits) or set(selection.splits)),
             selection=selection,
             labels=label_table(selection, _labels(store), text=request.text),
             wanted=_wanted(evaluations, model, selection, dataset),
             seconds=request.seconds or _longest(selection),
         )
+
+
+def _records(store: Store, splits: Set[str]) -> tuple[ShardRecord, ...]:
+    records = [_record(store, name) for name in sorted(store.names()) if is_ledger(name)]
+    return tuple(record for record in records if record.split in splits)
+
+
+def _record(store: Store, ledger: str) -> ShardRecord:
+    with store.open(ledger) as file:
+        return read_record(file)
 
 
 def _model(source: str, ranks: Ranks) -> Encoder | Classifier:
@@ -345,31 +383,32 @@ def _longest(selection: Selection) -> float:
 # -- evaluating
 
 
-def _embedded(opened: _Opened) -> Embedded:
-    preparer = Preparer(
-        opened.stage(),
-        opened.labels,
-        Inputs.of(opened.learner),
-        device=opened.ranks.device,
-        recorded_rate=opened.dataset.profile.sample_rate,
-    )
-    return embed_selection(
+def _embedded(opened: _Opened, tell: Tell) -> Embedded:
+    return embedded_of(
+        _rows(opened, tell),
         opened.learner,
         opened.selection,
         opened.labels,
         opened.evaluations,
-        loader=opened.loader(),
-        preparer=preparer,
-        ranks=opened.ranks,
         lost=_lost(opened),
     )
+
+
+def _rows(opened: _Opened, tell: Tell) -> Rows:
+    ranks, cache, items = opened.ranks, opened.request.cache, len(opened.selection)
+    made = partial(
+        embedded_rows, opened.learner, loader=opened.loader(), preparer=opened.preparer(), ranks=ranks
+    )
+    if cache is None:
+        return made()
+    return kept_or_made(cache, opened.basis(), made, items=items, ranks=ranks, tell=tell)
 
 
 def _lost(opened: _Opened) -> int:
     """Items of whole splits that gave no sample; of a choice among them nobody knows."""
     if opened.request.where or opened.request.only:
         return 0
-    return sum(record.rows for record in opened.records()) - len(opened.selection)
+    return sum(record.rows for record in opened.records) - len(opened.selection)
 
 
 def _recorded(opened: _Opened, embedded: Embedded) -> EvaluationResult:
@@ -388,20 +427,19 @@ def _results_folder(model: str) -> Path:
 
 
 def _provenance(opened: _Opened, embedded: Embedded) -> Provenance:
-    request, partial = opened.request, opened.dataset.partial
-    model = opened.learner.model
+    request, lacks = opened.request, opened.dataset.partial
     return Provenance(
         dataset=opened.dataset.name,
         address=request.data,
-        dataset_sha256=_dataset_sha256(opened.records()),
+        dataset_sha256=_dataset_sha256(opened.records),
         key_list_sha256=embedded.items.key_list_sha256,
         query=opened.selection.sql,
         split=",".join(sorted(opened.selection.splits)),
-        checkpoint=state_hash(model.state_dict(), model.config),
+        checkpoint=opened.checkpoint,
         model=request.model,
         recipe=_trained_by(request.model, "recipe"),
         seconds=opened.seconds,
-        partial=describe_partial(partial) if partial else "",
+        partial=describe_partial(lacks) if lacks else "",
         shared_with_training=_shared(opened),
         command=shlex.join(sys.argv),
         code=git_sha(),

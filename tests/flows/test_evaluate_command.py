@@ -1,6 +1,7 @@
 """`trichord evaluate`, `compare` and `split freeze` as a person runs them."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,14 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Of embeddings, for these tests alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRICHORD_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield Path(os.environ["TRICHORD_CACHE"])
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +93,18 @@ def test_a_model_chosen_on_the_test_data_says_so_in_every_name(
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert all(row["metric"].endswith("_selected_on_test") for row in rows)
     assert {row["setting"].split(";")[0] for row in rows} == {"prompt=a sound of {}"}
+
+
+def test_a_second_evaluation_reads_the_embeddings_of_the_first_unless_it_is_not_to(
+    data: Path, models: tuple[Path, Path], cache: Path, tmp_path: Path
+) -> None:
+    words = ("evaluate", models[1], "--data", data, "--split", "fold2", "--device", "cpu", "--out", tmp_path)
+    tasks = (("zero-shot",), ("query",), ("query", "--no-cache"))
+    first, second, third = (trichord(*words, "--resamples", 20, "--task", *task) for task in tasks)
+    assert "embeddings of" not in first.stderr + third.stderr
+    assert f"embeddings of 6 samples read from {cache}/embeddings/" in second.stderr
+    assert "; --no-cache embeds anew\n" in second.stderr
+    assert second.stdout == third.stdout != first.stdout
 
 
 def test_a_wrong_task_is_one_line_and_a_code(data: Path, models: tuple[Path, Path]) -> None:

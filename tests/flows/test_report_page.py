@@ -4,7 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -39,6 +39,14 @@ cli.command()(report)
 
 def reported(*words: object) -> Result:
     return CliRunner().invoke(cli, [str(word) for word in words])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Of embeddings, for these tests alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRICHORD_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +134,16 @@ def test_one_fold_and_a_condition_choose_the_samples(run: Path, data: Path, tmp_
     found = re.search(r"(\d) items of audioset \(fold1\)", text)
     assert found is not None
     assert int(found.group(1)) < 6
+
+
+def test_a_page_made_again_reads_the_embeddings_and_is_the_same(
+    run: Path, data: Path, page: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "again.html"
+    made = reported(run, "--data", data, "--device", "cpu", "--out", target)
+    assert made.exit_code == 0, made.output
+    assert "embeddings of 12 samples read from" in made.output
+    assert target.read_bytes() == page.read_bytes()
 
 
 @pytest.mark.parametrize(
