@@ -1,17 +1,21 @@
 """A Prefect server of a test's own, on loopback, and programs that work with it."""
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 from ingestions import ROOT
+
+PATIENCE_S = 300.0  # what takes seconds may take minutes on a machine that has much else to do
 
 
 class PrefectServer:
@@ -20,10 +24,11 @@ class PrefectServer:
     def __init__(self, home: Path) -> None:
         port = free_port()
         self.log = home / "processes.log"
+        self.api = f"http://127.0.0.1:{port}/api"
         self.environment = {
             **os.environ,
             "PREFECT_HOME": str(home),
-            "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+            "PREFECT_API_URL": self.api,
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "DO_NOT_TRACK": "1",
             "COLUMNS": "200",
@@ -32,7 +37,7 @@ class PrefectServer:
         }
         self._processes: list[subprocess.Popen[bytes]] = []
         self.start("prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port))
-        wait_until(lambda: _answers(f"http://127.0.0.1:{port}/api/health"), seconds=120)
+        wait_until(lambda: _answers(f"{self.api}/health"))
 
     def start(self, program: str, *arguments: str) -> "subprocess.Popen[bytes]":
         """A program of this environment, in a process group of its own."""
@@ -52,12 +57,43 @@ class PrefectServer:
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=PATIENCE_S,
             stdin=subprocess.DEVNULL,
             check=False,
         )
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
+
+    # -- over HTTP what the command needs two seconds of CPU for
+
+    def ask(self, path: str, content: object = None) -> Any:
+        """The server's answer to a GET, or to a POST of some content."""
+        body = None if content is None else json.dumps(content).encode()
+        request = Request(f"{self.api}/{path}", body, {"Content-Type": "application/json"})
+        with urlopen(request, timeout=PATIENCE_S) as answer:
+            return json.loads(answer.read() or "null")
+
+    def begin(self, deployment: str, parameters: Mapping[str, object]) -> str:
+        """Ask for a run of `flow/deployment`; its id."""
+        found = self.ask(f"deployments/name/{deployment}")
+        created = self.ask(f"deployments/{found['id']}/create_flow_run", {"parameters": parameters})
+        return str(created["id"])
+
+    def state(self, run_id: str) -> str:
+        """Such as RUNNING or COMPLETED."""
+        return str(self.ask(f"flow_runs/{run_id}")["state"]["type"])
+
+    def running(self, run_id: str) -> bool:
+        return self.state(run_id) in ("RUNNING", "PENDING", "SCHEDULED", "CANCELLING")
+
+    def outcome(self, deployment: str, parameters: Mapping[str, object]) -> str:
+        """The last state of a run, after its end."""
+        run_id = self.begin(deployment, parameters)
+        wait_until(lambda: not self.running(run_id))
+        return self.state(run_id)
+
+    def artifacts(self) -> set[str]:
+        return {each["key"] for each in self.ask("artifacts/latest/filter", {})}
 
     def stop(self) -> None:
         running = [process for process in reversed(self._processes) if process.poll() is None]
@@ -83,7 +119,7 @@ def _answers(url: str) -> bool:
     return True
 
 
-def wait_until(fact: Callable[[], object], seconds: float = 90) -> None:
+def wait_until(fact: Callable[[], object], seconds: float = PATIENCE_S) -> None:
     until = time.monotonic() + seconds
     while not fact():
         assert time.monotonic() < until, "it did not happen"

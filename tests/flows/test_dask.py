@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from ingestions import Videos
-from prefect_server import PrefectServer, free_port, wait_until
+from prefect_server import PATIENCE_S, PrefectServer, free_port, wait_until
 
 from pipeline.demo_site import DemoSite
 from shards.layout import CLAIMS
@@ -59,7 +59,7 @@ def test_a_worker_that_dies_in_the_middle_is_followed_by_another(
     wait_until(lambda: list(out.glob("audioset-*.parquet")) and pids <= set(holders(out)))
     os.killpg(workers[0].pid, signal.SIGKILL)
     finished = len(list(out.glob("audioset-*.parquet")))
-    assert flow.wait(timeout=120) == 0, server.log.read_text()[-6000:]
+    assert flow.wait(timeout=PATIENCE_S) == 0, server.log.read_text()[-6000:]
     assert finished < 10
     manifest = open_manifest(open_store(out))
     assert list(run_query(manifest, "select planned, ok from coverage").rows()) == [(60, 60)]
