@@ -256,7 +256,8 @@ def _checksum(file: int, length: int) -> int:
 
 
 def _refused(folder: Path, error: OSError) -> StoreError:
-    advice = (
-        "name a smaller limit or another folder" if error.errno == errno.ENOSPC else "name another folder"
+    smaller = "a smaller limit (machine.cache_gb) or " if error.errno == errno.ENOSPC else ""
+    return StoreError(
+        f"{folder}: the cache of blocks cannot be kept there ({error.strerror}); name {smaller}another "
+        "folder (XDG_CACHE_HOME)"
     )
-    return StoreError(f"{folder}: the cache of blocks cannot be kept there ({error.strerror}); {advice}")

@@ -1,6 +1,7 @@
 """Blocks of far files lie on this machine's disk: whole, within the limit, for all processes."""
 
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -168,12 +169,58 @@ def test_what_a_killed_process_left_makes_room(tmp_path: Path, far: Far) -> None
     cache = cache_of(tmp_path)
     left = tmp_path / "b9.123-abc.partial"
     left.write_bytes(bytes(5 * FILE))
-    read(cache, "b1", 0, 1, far(1))
+    assert read(cache, "b1", 0, 3, far(1)) == content(1)[:3]  # though there is no room for it
     assert left.exists()  # it may be being written
+    assert not (tmp_path / "b1.block").exists()
     os.utime(left, (1_000_000, 1_000_000))
     read(cache, "b2", 0, 1, far(2))
     assert not left.exists()
     assert (tmp_path / "b2.block").exists()
+
+
+def test_where_room_is_made_a_few_more_blocks_go(tmp_path: Path, far: Far) -> None:
+    cache = cache_of(tmp_path, blocks=64)
+    for number in range(65):
+        cache.ensure(f"b{number}", far(number))
+        os.utime(tmp_path / f"b{number}.block", (1_000_000.0 + number,) * 2)
+    kept = {int(file.stem[1:]) for file in tmp_path.glob("*.block")}
+    assert kept == set(range(3, 65))  # b64 took one's place, and 64 / 32 more went
+
+
+def test_room_is_found_although_files_were_deleted_by_hand(tmp_path: Path, far: Far) -> None:
+    cache = cache_of(tmp_path)
+    for number in range(5):
+        cache.ensure(f"b{number}", far(number))
+    for file in tmp_path.glob("*.block"):
+        file.unlink()
+    for number in range(5, 10):
+        cache.ensure(f"b{number}", far(number))
+    assert {file.stem for file in tmp_path.glob("*.block")} == {f"b{number}" for number in range(5, 10)}
+
+
+def test_a_file_that_cannot_be_written_is_said_and_leaves_nothing(tmp_path: Path, far: Far) -> None:
+    cache = cache_of(tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (SIZE // 2, limits[1]))
+    try:
+        with pytest.raises(StoreError, match=r"cannot be kept there \(File too large\); name another folder"):
+            read(cache, "b1", 0, 1, far(1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert taken(tmp_path) == 0
+    assert read(cache, "b1", 0, 3, far(1)) == content(1)[:3]
+
+
+def test_readers_of_a_cache_that_is_far_too_small_get_what_they_ask_for(tmp_path: Path, far: Far) -> None:
+    cache = cache_of(tmp_path, blocks=4)
+
+    def read_all(first: int) -> bool:
+        numbers = [(first + 5 * turn) % 32 for turn in range(32)]
+        return all(read(cache, f"b{n}", 1, 9, far(n)) == content(n)[1:10] for n in numbers)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(read_all, range(8)))
+    assert taken(tmp_path) <= 4 * FILE
 
 
 def test_a_limit_too_small_for_anything_is_refused(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """Members are read where the tars lie, near or far, by any number of threads."""
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from s3_server import S3Server
@@ -100,6 +102,65 @@ def test_a_block_that_cannot_be_fetched_is_asked_for_again(
     far.publish_bytes(whole, f"{shard}.tar", replace=True)
     assert bytes(reader.read(shard, [(0, 10)])[0]) == whole[:10]
     assert reader.members(shard, key)
+
+
+class Drops:
+    """Answers to the next `count` ranges of tars, cut in half."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = self.asked = 0
+        answer = S3Server.__call__
+        monkeypatch.setattr("shards.tar_bytes.PAUSES_S", (0.0, 0.0))
+        monkeypatch.setattr(S3Server, "__call__", lambda *arguments: self.cut(answer, *arguments))
+
+    def cut(self, answer: Callable[..., Any], server: S3Server, environ: Any, start_response: Any) -> Any:
+        asked = environ.get("HTTP_RANGE", "")
+        if not asked or not environ["PATH_INFO"].endswith(".tar"):
+            return answer(server, environ, start_response)
+        self.asked += 1
+        if self.count == 0:
+            return answer(server, environ, start_response)
+        self.count -= 1
+        first, last = map(int, asked.removeprefix("bytes=").split("-"))
+        start_response("206 Partial Content", [("Content-Length", str(last - first + 1)), ("ETag", '"tar"')])
+        return [bytes((last - first) // 2)]
+
+
+def test_a_connection_that_drops_within_a_block_costs_a_second_request(
+    far: Store, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drops = Drops(monkeypatch)
+    drops.count = 2
+    check_all(reader_of(far, tmp_path), folder)
+    blocks = len(list((tmp_path / "blocks").glob("*.block")))
+    assert drops.asked == blocks + 2
+
+
+def test_connections_that_always_drop_end_in_one_error(
+    far: Store, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drops = Drops(monkeypatch)
+    drops.count = 100
+    (shard, key), _ = next(iter(samples(folder).items()))
+    reader = reader_of(far, tmp_path)
+    with pytest.raises(StoreError, match=r"the object store does not answer .* is not completed"):
+        reader.read(shard, [(0, 10)])
+    assert drops.asked == 3
+    assert not list((tmp_path / "blocks").glob("*.[bp]*"))  # nothing of a block, whole or partial
+    drops.count = 0
+    assert reader.members(shard, key)
+
+
+def test_an_object_deleted_meanwhile_is_said(
+    far: Store, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shards.tar_bytes.PAUSES_S", ())
+    reader = reader_of(far, tmp_path)
+    (shard, _), _ = next(iter(samples(folder).items()))
+    reader._shard(shard)
+    far.delete(f"{shard}.tar")
+    with pytest.raises(StoreError, match=rf"{shard}.tar is gone; `trichord verify` says what else is"):
+        reader.read(shard, [(0, 10)])
 
 
 def test_members_far_apart_are_read_apart_and_in_the_order_asked_for(tmp_path: Path) -> None:
