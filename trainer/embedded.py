@@ -24,6 +24,8 @@ class Items:
     texts: tuple[str, ...]  # each string once
     text_of: Ids  # (N,) each sample's place in `texts`
     folds: tuple[str, ...]  # N names of splits
+    captions: tuple[str, ...] = ()  # C, every text of every sample, in the order of samples
+    caption_of: Ids = field(default_factory=lambda: np.zeros(0, np.int64))  # (C,) the sample that it is of
     missing: int = 0  # that the data set lists, and that are not there or did not decode
 
     def __len__(self) -> int:
@@ -54,6 +56,7 @@ class Items:
         places, first, text_of = np.unique(self.text_of[rows], return_index=True, return_inverse=True)
         order = np.argsort(first)
         rank = np.argsort(order)
+        captions, caption_of = self._captions_of(rows)
         return replace(
             self,
             keys=tuple(self.keys[row] for row in rows),
@@ -62,7 +65,15 @@ class Items:
             texts=tuple(self.texts[place] for place in places[order]),
             text_of=rank[text_of].astype(np.int64),
             folds=tuple(self.folds[row] for row in rows),
+            captions=captions,
+            caption_of=caption_of,
         )
+
+    def _captions_of(self, rows: Ids) -> tuple[tuple[str, ...], Ids]:
+        first, last = (np.searchsorted(self.caption_of, rows, side) for side in ("left", "right"))
+        spans = zip(first, last, strict=True)
+        captions = tuple(self.captions[place] for span in spans for place in range(*span))
+        return captions, np.repeat(np.arange(len(rows)), last - first)
 
     def rows_of(self, fold: str) -> Ids:
         return np.flatnonzero(np.array(self.folds) == fold)

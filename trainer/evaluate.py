@@ -163,6 +163,7 @@ def _items(selection: Selection, labels: LabelTable, rows: np.ndarray, lost: int
     columns: Mapping[str, Any] = selection.table.select(["key", "split"]).take(rows).to_pydict()
     texts_of = labels.text_rows(rows)
     texts, text_of = np.unique(texts_of, return_inverse=True)
+    captions, caption_of = labels.texts_of(rows)
     return Items(
         keys=tuple(columns["key"]),
         targets=labels.targets(rows).numpy().astype(bool),
@@ -171,6 +172,8 @@ def _items(selection: Selection, labels: LabelTable, rows: np.ndarray, lost: int
         texts=tuple(labels.texts[text] for text in texts),
         text_of=text_of.astype(np.int64),
         folds=tuple(columns["split"]),
+        captions=tuple(labels.texts[text] for text in captions),
+        caption_of=caption_of,
         missing=lost + len(selection) - len(rows),
     )
 

@@ -24,6 +24,7 @@ from shards.profile import Dataset, ProfileError, describe_partial, read_dataset
 from shards.sample_reader import SampleReader
 from shards.selection import Selection, SelectionError, select_samples
 from shards.store import Store, StoreError, open_store
+from trainer.caption_retrieval import CaptionRetrieval
 from trainer.classifier import Classifier, is_classifier, load_classifier
 from trainer.distributed import Ranks, process_group
 from trainer.embedded import Embedded, Rows
@@ -155,7 +156,9 @@ def _evaluations_of(task: str, request: EvaluationRequest) -> tuple[Evaluation, 
         case "classification":
             return (Classification(per_class=per_class),)
         case "query":
-            return (Retrieval(relevance="label_set" if request.text == LABEL_TEXT else "text"),)
+            if request.text == LABEL_TEXT:
+                return (Retrieval(),)
+            return (CaptionRetrieval(), Retrieval(relevance="text"))
         case "linear-probe":
             return (LinearProbe(per_class=per_class),)
     raise RunError(f"no task {task!r}; expected one of {', '.join(TASKS)}")

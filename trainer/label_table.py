@@ -75,6 +75,10 @@ class LabelTable:
             first = first + whole_numbers(uniforms(seeds, Draw.TEXT), count)
         return self._text_of[first]
 
+    def texts_of(self, rows: Sequence[int] | Integers) -> tuple[Integers, Integers]:
+        """Places in `texts` of all texts of the rows, and for each which of the rows it belongs to."""
+        return _of_rows(rows, self._text_of, self._text_offsets)
+
     def key_of_text(self, text: int) -> str:
         """The first sample that has this text."""
         entry = int(np.argmax(self._text_of == text))
@@ -86,11 +90,18 @@ class LabelTable:
 
     def _labels_of(self, rows: Sequence[int] | Integers) -> tuple[Integers, Integers]:
         """Places in `mids` of the rows' labels, and for each which of the rows it belongs to."""
-        chosen = np.asarray(rows, dtype=np.int64)
-        first, last = self._label_offsets[chosen], self._label_offsets[chosen + 1]
-        owners = np.repeat(np.arange(len(chosen)), last - first)
-        spans = [np.arange(start, stop) for start, stop in zip(first, last, strict=True)]
-        return self._label_of[np.concatenate([np.arange(0), *spans])], owners
+        return _of_rows(rows, self._label_of, self._label_offsets)
+
+
+def _of_rows(
+    rows: Sequence[int] | Integers, values: Integers, offsets: Integers
+) -> tuple[Integers, Integers]:
+    """What the rows have, one after the other, and for each which of the rows it belongs to."""
+    chosen = np.asarray(rows, dtype=np.int64)
+    first, last = offsets[chosen], offsets[chosen + 1]
+    owners = np.repeat(np.arange(len(chosen)), last - first)
+    spans = [np.arange(start, stop) for start, stop in zip(first, last, strict=True)]
+    return values[np.concatenate([np.arange(0), *spans])], owners
 
 
 def label_table(selection: Selection, labels: Labels, *, text: str = LABEL_TEXT) -> LabelTable:

@@ -12,7 +12,7 @@ from trainer.bootstrap import RESAMPLES, Interval, Replicates, Resampling, inter
 FOLD_MEAN = "_fold_mean"
 ON_TEST = "_selected_on_test"
 
-# by the last part of a metric's name; `k` stands for a number
+# by the last part of a metric's name, of some groups with the group; `k` stands for a number
 DEFINITIONS = {
     "accuracy": "Share of items whose best-scored class is their own; of equal scores the first counts.",
     "mAP": "Mean over classes, or over queries, of AP. Classes without positives, and queries to which "
@@ -26,6 +26,10 @@ DEFINITIONS = {
     "MRR": "Mean over queries of 1 / (rank of the best relevant item).",
     "median_rank": "Median over queries of the rank of the best relevant item; of an even number, the mean "
     "of the two in the middle.",
+    "captions/R@k": "Share of queries with an own one among the first k: of captions, the sample that they "
+    "are of; of samples, any of their captions.",
+    "captions/mAP@k": "Mean over queries of (sum of the precisions at own ones among the first k) / (k, or "
+    "all own ones where they are fewer).",
 }
 _FOLD_MEAN = "Unweighted mean over the official folds of: "
 _ON_TEST = "Chosen on the test data, as published work often does, and so too good: "
@@ -75,7 +79,9 @@ def definition(name: str) -> str:
         measure, before = measure.removesuffix(ON_TEST), before + _ON_TEST
     if measure.endswith(FOLD_MEAN):
         measure, before = measure.removesuffix(FOLD_MEAN), before + _FOLD_MEAN
-    return before + DEFINITIONS[re.sub(r"@\d+$", "@k", measure)]
+    measure = re.sub(r"@\d+$", "@k", measure)
+    of_group = f"{name.split('/')[0]}/{measure}"
+    return before + DEFINITIONS[of_group if of_group in DEFINITIONS else measure]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,6 +12,7 @@ _DATASETS = {"audioset": "audioset", "esc50": "esc50", "us8k": "us8k", "urbansou
 _MODALITIES = {"T": "text", "A": "audio", "text": "text", "audio": "audio", "image": "image"}
 _DIRECTION = re.compile(r"\b(T|A|text|audio|image)->(T|A|text|audio|image)\b")
 _APART = re.compile(r"as printed|inconsistent|mean of 15|fold 1|score")  # comparable to nothing of ours
+_CAPTIONED = ("AudioCaps", "Clotho")  # where papers count every caption of a sample
 _SAID_ELSEWHERE = ("on target", "zero-shot", "-", "reference")  # by the metric that a number compares to
 
 
@@ -55,7 +56,8 @@ def _metric(row: Mapping[str, str]) -> str:
     task, measure = row["task"], _measure(row)
     if found := _DIRECTION.search(f"{task} {row['dataset']}"):
         asked, answer = (_MODALITIES[name] for name in found.groups())
-        return f"retrieval/{asked}_to_{answer}/{measure}"
+        group = "captions" if row["dataset"].startswith(_CAPTIONED) else "retrieval"
+        return f"{group}/{asked}_to_{answer}/{measure}"
     subject = "both" if "audio+image" in task else "image" if "by image" in task else "audio"
     return f"{_group(task, row['setting'])}/{subject}/{measure}"
 

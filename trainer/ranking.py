@@ -21,13 +21,15 @@ class Ranking:
     """One entry per query; what a query finds is relevant when it has the query's id.
 
     Ranks are from 1. Items of equal similarity keep the order that they are given in. A query to which
-    nothing is relevant has `relevant` 0, `first` 0 and a NaN `average_precision`.
+    nothing is relevant has `relevant` 0, `first` 0 and a NaN `average_precision`. Within the first k that is
+    the sum of the precisions at the relevant ones among them, over as many as there could be: k, or all.
     """
 
     relevant: Ids  # (Q,) how many items are relevant
     first: Ids  # (Q,) the rank of the best relevant one
     found: dict[int, Ids]  # k -> (Q,) how many relevant ones are among the first k
     average_precision: NDArray[np.float64]  # (Q,)
+    average_precision_within: dict[int, NDArray[np.float64]]  # k -> (Q,) of the first k alone
 
     def __len__(self) -> int:
         return len(self.relevant)
@@ -40,6 +42,7 @@ class Ranking:
             first=self.first[rows],
             found={k: found[rows] for k, found in self.found.items()},
             average_precision=self.average_precision[rows],
+            average_precision_within={k: each[rows] for k, each in self.average_precision_within.items()},
         )
 
     # per query, of those that are answerable
@@ -82,21 +85,26 @@ def rank(
         for ranks in _ranks_of_relevant(scores, [relevant_items.get(int(id), _NONE) for id in ids])
     ]
     counts = np.array([row[0] for row in rows], dtype=np.int64).reshape(len(rows), 2 + len(ks))
+    precisions = np.array([row[1] for row in rows], dtype=np.float64).reshape(len(rows), 1 + len(ks))
     return Ranking(
         relevant=counts[:, 0],
         first=counts[:, 1],
         found={k: counts[:, 2 + place] for place, k in enumerate(ks)},
-        average_precision=np.array([row[1] for row in rows], dtype=np.float64),
+        average_precision=precisions[:, 0],
+        average_precision_within={k: precisions[:, 1 + place] for place, k in enumerate(ks)},
     )
 
 
-def _row(ranks: Ids, ks: tuple[int, ...]) -> tuple[tuple[int, ...], float]:
-    """Of one query's ascending ranks: (how many, the first, how many within each k), average precision."""
+def _row(ranks: Ids, ks: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Of one query's ascending ranks: how many, the first, how many within each k; AP, AP within each k."""
     if not len(ranks):
-        return (0, 0, *(0 for _ in ks)), float("nan")
+        return (0, 0, *(0 for _ in ks)), (float("nan"),) * (1 + len(ks))
     found = np.searchsorted(ranks, ks, "right").tolist()
     precisions = np.arange(1, len(ranks) + 1) / ranks
-    return (len(ranks), int(ranks[0]), *found), float(precisions.mean())
+    within = (
+        float(precisions[:there].sum()) / min(k, len(ranks)) for k, there in zip(ks, found, strict=True)
+    )
+    return (len(ranks), int(ranks[0]), *found), (float(precisions.mean()), *within)
 
 
 _NONE: Ids = np.empty(0, dtype=np.int64)

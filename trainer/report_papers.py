@@ -20,6 +20,7 @@ _TASKS = {
     "zero_shot": "zero-shot",
     "classification": "classification",
     "retrieval": "query",
+    "captions": "query",
     "linear_probe": "linear-probe",
 }
 _FINETUNED = {"esc50": "audioclip.finetune_esc50", "us8k": "audioclip.finetune_us8k"}
@@ -27,6 +28,7 @@ _GROUPS = {
     "zero_shot": "zero-shot",
     "classification": "trained on its labels",
     "retrieval": "retrieval",
+    "captions": "captions",
     "linear_probe": "linear probe",
 }
 AUTHORS = "AudioCLIP"  # whose tables come first
