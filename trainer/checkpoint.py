@@ -1,5 +1,6 @@
 """Everything a run needs to go on as if it had never stopped, written in the background, whole or not."""
 
+import errno
 import json
 import os
 import random
@@ -15,13 +16,15 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from shards.whole_file import appearing
 from trainer.run_folder import RunFolder, step_of
-from trainer.run_request import RunError
+from trainer.run_request import RunError, RunFailed
 from trainer.weights import CONFIG, WEIGHTS
 
 STATE = "state.pt"
 FORMAT = 1
 KEEP = 3  # last checkpoints
+NO_ROOM = 1 << 20  # bytes that a full disk may have left
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,15 +47,23 @@ def copied(value: Any) -> Any:
 
 
 class CheckpointWriter:
-    """Writes one snapshot at a time in a thread of its own; an error there is raised by the next call."""
+    """Writes one snapshot at a time in a thread of its own; an error there is raised by the next call.
 
-    def __init__(self, folder: RunFolder, *, keep: int = KEEP) -> None:
+    The interpreter waits for that thread when it ends: one that it stopped in the midst of writing would take
+    the process with it.
+    """
+
+    def __init__(self, folder: RunFolder, *, after: int | None = None, keep: int = KEEP) -> None:
+        """A run that goes on `after` a step drops what was written beyond it, and will be written again."""
         self._folder, self._keep = folder, keep
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
-        self.last: Path | None = next(reversed(folder.whole_checkpoints()), None)
         for left in folder.checkpoints.glob("*.partial"):
             shutil.rmtree(left)  # of a process that was killed while it wrote
+        for path in folder.whole_checkpoints():
+            if after is not None and (step_of(path) or 0) > after:
+                _remove(path)
+        self.last: Path | None = next(reversed(folder.whole_checkpoints()), None)
 
     @property
     def busy(self) -> bool:
@@ -61,7 +72,8 @@ class CheckpointWriter:
     def write(self, snapshot: Snapshot, *, best_step: int | None = None, publish: bool = False) -> None:
         """Begins to write, once the last one is done. The checkpoint of `best_step` is never removed.
 
-        `publish` copies the weights to the run's folder itself, where `load_model` finds them.
+        `publish` copies the weights to the run's folder itself, where `load_model` finds them; whoever finds
+        the checkpoint finds these.
         """
         self.wait()
         self._thread = threading.Thread(
@@ -70,28 +82,44 @@ class CheckpointWriter:
         self._thread.start()
 
     def wait(self) -> None:
-        """Until what was begun is written. Raises what went wrong with it."""
+        """Until what was begun is written. Raises RunFailed for what went wrong with it."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
         if self._error is not None:
             error, self._error = self._error, None
-            raise RunError(f"{self._folder.path}: no checkpoint could be written: {error}") from error
+            kept = f"the last whole one is {self.last}" if self.last else "there is none yet"
+            raise RunFailed(
+                f"{self._folder.path}: no checkpoint could be written: {error}; {kept}. Once there is room, "
+                "the same command goes on from there"
+            ) from error
 
     def _write(self, snapshot: Snapshot, best_step: int | None, publish: bool) -> None:
         try:
-            self.last = write_checkpoint(snapshot, self._folder)
-            if publish:
-                publish_weights(self.last, self._folder.path)
+            self.last = write_checkpoint(snapshot, self._folder, publish=publish)
             remove_old(self._folder, keep=self._keep, best_step=best_step)
         except BaseException as error:
             self._error = error
 
 
-def write_checkpoint(snapshot: Snapshot, folder: RunFolder) -> Path:
-    """The checkpoint's folder; it appears by a rename, after all of it has reached the disk."""
+def write_checkpoint(snapshot: Snapshot, folder: RunFolder, *, publish: bool = False) -> Path:
+    """The checkpoint's folder; it appears by a rename, after all of it has reached the disk.
+
+    With `publish` the run's own weights are replaced just before. What fails takes its half away again.
+    """
+    partial = folder.checkpoint(snapshot.step).with_suffix(".partial")
+    try:
+        return _written(snapshot, folder, partial, publish)
+    except Exception as error:
+        full = shutil.disk_usage(folder.path).free < NO_ROOM
+        shutil.rmtree(partial, ignore_errors=True)  # a full disk has no room for it
+        if full:  # torch.save tells it as `unexpected pos`
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+        raise
+
+
+def _written(snapshot: Snapshot, folder: RunFolder, partial: Path, publish: bool) -> Path:
     target = folder.checkpoint(snapshot.step)
-    partial = target.with_name(f"{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     (partial / CONFIG).write_text(json.dumps(dict(snapshot.config), indent=2, sort_keys=True) + "\n")
@@ -101,6 +129,8 @@ def write_checkpoint(snapshot: Snapshot, folder: RunFolder) -> Path:
     for file in partial.iterdir():
         _flush(file)
     _flush(partial)
+    if publish:
+        publish_weights(partial, folder.path)
     _remove(target)  # one of the same step, from before a resume
     partial.rename(target)
     _flush(target.parent)
@@ -110,10 +140,9 @@ def write_checkpoint(snapshot: Snapshot, folder: RunFolder) -> Path:
 def publish_weights(checkpoint: Path, run: Path) -> None:
     """Copies weights and config beside each other into the run's folder; each appears whole."""
     for name in (CONFIG, WEIGHTS):
-        partial = run / f"{name}.partial"
-        shutil.copyfile(checkpoint / name, partial)
-        _flush(partial)
-        partial.replace(run / name)
+        with appearing(run / name) as partial:
+            shutil.copyfile(checkpoint / name, partial)
+            _flush(partial)
 
 
 def remove_old(folder: RunFolder, *, keep: int, best_step: int | None) -> None:
@@ -126,7 +155,7 @@ def remove_old(folder: RunFolder, *, keep: int, best_step: int | None) -> None:
 def _remove(checkpoint: Path) -> None:
     """By a rename first: nobody must find half of it."""
     if checkpoint.exists():
-        doomed = checkpoint.with_name(f"{checkpoint.name}.partial")
+        doomed = checkpoint.with_name(f"{checkpoint.name}.removed.partial")
         checkpoint.rename(doomed)
         shutil.rmtree(doomed)
 
@@ -145,10 +174,12 @@ def _flush(path: Path) -> None:
 def find_checkpoint(resume: str, folder: RunFolder) -> Path | None:
     """What `--resume` means here: the newest whole checkpoint, the one that was named, or None.
 
-    Raises RunError for `never` in a folder that holds a run, and for a path without a checkpoint.
+    A folder that has gone on from another run goes on from its own checkpoints, so that the same command may
+    be given again. Raises RunError for `never` in a folder that holds a run, and for a path without a
+    checkpoint.
     """
     own = folder.whole_checkpoints()
-    if resume == "auto":
+    if resume == "auto" or (resume != "never" and own and not _within(resume, folder)):
         return own[-1] if own else None
     if resume == "never":
         if own:
@@ -162,6 +193,10 @@ def find_checkpoint(resume: str, folder: RunFolder) -> Path | None:
     if not found:
         raise RunError(f"--resume {resume}: no checkpoint there; expected auto, never, a run or a checkpoint")
     return found[-1]
+
+
+def _within(resume: str, folder: RunFolder) -> bool:
+    return Path(resume).expanduser().resolve().is_relative_to(folder.path.resolve())
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

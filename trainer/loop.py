@@ -113,8 +113,8 @@ def _owes_evaluation(training: Training, progress: Progress) -> bool:
 
 def measure(training: Training, progress: Progress, evaluate: Evaluate, log: RunLog) -> None:
     """Evaluates the weights that a person would use: the averaged ones, where there are any."""
-    share_statistics(training.learner, training.ranks)
     model = training.learner if training.average is None else training.average.model
+    share_statistics(model, training.ranks)
     model.eval()
     metrics = dict(evaluate(model))
     training.learner.train()

@@ -63,10 +63,11 @@ def _begun(request: RunRequest) -> list[Path]:
     """The run that this request goes on with, if there is one."""
     if request.resume == "never":
         return []
+    own = [request.out] if RunFolder(request.out).whole_checkpoints() else []
     if request.resume != "auto":
         path = Path(request.resume)
-        return [path, path.parent.parent]  # a run, or a checkpoint of one
-    return [request.out] if RunFolder(request.out).whole_checkpoints() else []
+        return [*own, path, path.parent.parent]  # a run, or a checkpoint of one
+    return own
 
 
 def _note(code: UserCode) -> str:

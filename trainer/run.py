@@ -1,6 +1,7 @@
 """A request carried out: everything is put together, checked, said aloud, trained, and left in a folder."""
 
 import contextlib
+import errno
 import shlex
 import sys
 import time
@@ -27,7 +28,7 @@ from trainer.provenance import git_sha, versions
 from trainer.requested import Requested, requested
 from trainer.run_folder import RunFolder, locked
 from trainer.run_log import Display, RunLog, check_wandb, duration, open_log
-from trainer.run_request import Outcome, RunError, RunRequest, RunResult
+from trainer.run_request import Outcome, RunError, RunFailed, RunRequest, RunResult
 from trainer.shard_feed import open_shards
 from trainer.stage import Stage
 from trainer.stage_checks import check_machine
@@ -38,6 +39,7 @@ from trainer.user_code import keep
 from trainer.weights import few
 
 PROFILED_STEPS = 20
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # a disk, a quota, a disk mounted anew for its errors
 _MACHINE = "machine."  # what may differ between launches of one run
 _DATA_FACTS = ("query", "key_list_sha256")
 
@@ -90,7 +92,7 @@ def run(request: RunRequest, *, open_data: OpenData = open_shards) -> RunResult:
     Raises RunError, one line, for what was asked wrongly, and RunFailed for a run that had to stop by itself.
     `open_data` stands in for the shards.
     """
-    with ExitStack() as stack:
+    with _said_in_one_line(request), ExitStack() as stack:
         request_to_stop = stack.enter_context(stop_requests())
         ranks = stack.enter_context(process_group(request.device))
         asked = requested(request, ranks=ranks.world)
@@ -110,6 +112,25 @@ def run(request: RunRequest, *, open_data: OpenData = open_shards) -> RunResult:
         _write_facts(launch, asked, progress)
         log.say(*_header(launch, progress))
         return _trained(launch, progress, log, request_to_stop)
+
+
+@contextmanager
+def _said_in_one_line(request: RunRequest) -> Iterator[None]:
+    """What fills up while a run goes on, as RunFailed; the last checkpoint stays."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise RunFailed(
+            f"the device's memory is full: {' '.join(str(error).split())}; more parts, as by "
+            "--set machine.accumulate=4, --set machine.checkpoint_activations=true, or a smaller batch_size"
+        ) from error
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise RunFailed(
+            f"{request.out}: {error.strerror}; what was saved before stays, and the same command goes on "
+            "once there is room"
+        ) from error
 
 
 # -- putting together
@@ -215,7 +236,7 @@ def _facts(launch: _Launch) -> dict[str, Any]:
 
 def _write_facts(launch: _Launch, asked: Requested, progress: Progress) -> None:
     if launch.ranks.first:
-        if progress.step == 0:
+        if progress.step == 0 or not launch.folder.facts.is_file():  # or it goes on from another run
             for code in asked.code:
                 keep(code, launch.request.out)
             launch.folder.write(launch.folder.facts, {**_facts(launch), **_beginning()})
@@ -246,7 +267,7 @@ def _status(launch: _Launch, outcome: str, progress: Progress) -> None:
 
 
 def _trained(launch: _Launch, progress: Progress, log: RunLog, request_to_stop: Any) -> RunResult:
-    writer = CheckpointWriter(launch.folder) if launch.ranks.first else None
+    writer = CheckpointWriter(launch.folder, after=progress.step) if launch.ranks.first else None
     minutes = launch.stage.machine.save_minutes
     saver = CheckpointSaver(writer, save_minutes=minutes, facts=_facts(launch)) if writer else None
     try:
@@ -260,11 +281,13 @@ def _trained(launch: _Launch, progress: Progress, log: RunLog, request_to_stop: 
             evaluate=launch.data.evaluate,
             folder=launch.folder if launch.ranks.first else None,
         )
-    except BaseException:
-        with contextlib.suppress(RunError):
-            _settle(launch, writer, "failed", progress)
+        if writer is not None:
+            writer.wait()
+    except BaseException as error:
+        _left(launch, writer, "interrupted" if isinstance(error, KeyboardInterrupt) else "failed", progress)
         raise
-    _settle(launch, writer, str(outcome), progress)
+    if writer is not None:
+        _status(launch, str(outcome), progress)
     checkpoint = writer.last if writer else None
     log.say(_last_words(launch, outcome, progress, checkpoint))
     return RunResult(
@@ -276,10 +299,13 @@ def _trained(launch: _Launch, progress: Progress, log: RunLog, request_to_stop: 
     )
 
 
-def _settle(launch: _Launch, writer: CheckpointWriter | None, outcome: str, progress: Progress) -> None:
+def _left(launch: _Launch, writer: CheckpointWriter | None, outcome: str, progress: Progress) -> None:
+    """What can still be done for a run that ends by an error, which is what will be told."""
     if writer is not None:
-        writer.wait()
-        _status(launch, outcome, progress)
+        with contextlib.suppress(RunError):
+            writer.wait()
+        with contextlib.suppress(OSError):
+            _status(launch, outcome, progress)
 
 
 def _last_words(launch: _Launch, outcome: Outcome, progress: Progress, checkpoint: Path | None) -> str:

@@ -7,8 +7,9 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -107,8 +108,8 @@ def _truncate(path: Path, after: int, evaluated: bool) -> None:
     if path.is_file():
         last = after if evaluated else after - 1
         kept = [line for line in read_log(path) if line["step"] <= (after if "train/loss" in line else last)]
-        with appearing(path) as partial:
-            partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        with appearing(path) as unfinished:
+            unfinished.write_text("".join(json.dumps(line) + "\n" for line in kept))
 
 
 class TensorBoard:
@@ -280,14 +281,15 @@ class RunLog:
     @contextmanager
     def shown(self) -> Iterator[None]:
         """The live line, as long as this lasts; files are closed afterwards."""
-        failed = True
-        try:
+        with ExitStack() as stack:  # one that cannot be closed, on a full disk, leaves the others to be
+            for sink in self._sinks:
+                stack.push(partial(_close, sink))
             with nullcontext() if self._display is None else self._display.shown():
                 yield
-            failed = False
-        finally:
-            for sink in self._sinks:
-                sink.close(failed=failed)
+
+
+def _close(sink: Sink, kind: type[BaseException] | None, *_: object) -> None:
+    sink.close(failed=kind is not None)
 
 
 def _in_short(metrics: Mapping[str, float]) -> str:

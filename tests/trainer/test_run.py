@@ -19,7 +19,7 @@ from trainer.nonfinite import NonFinite
 from trainer.run import run
 from trainer.run_folder import RunFolder
 from trainer.run_log import JsonLines, read_log
-from trainer.run_request import Outcome, RunError, RunRequest
+from trainer.run_request import Outcome, RunError, RunFailed, RunRequest
 
 ONE_EPOCH = ("epochs=1",)
 
@@ -229,6 +229,22 @@ def test_wandb_is_told_every_number_under_one_name_also_by_a_run_that_goes_on(
     assert all(
         name.encode() in told for name in next(iter(read_log(tmp_path / "log.jsonl"))) if name != "step"
     )
+
+
+def test_a_disk_that_is_full_for_the_log_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").symlink_to("/dev/full")
+    with pytest.raises(RunFailed, match=r"No space left on device; what was saved before stays"):
+        toy_run(tmp_path, "STANDALONE", *ONE_EPOCH)
+    assert json.loads((tmp_path / "status.json").read_text())["outcome"] == "failed"
+
+
+def test_memory_that_is_full_is_one_line_that_says_how_to_need_less(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import torch\n"
+        "def greedy(embeddings, batch, scales):\n    raise torch.OutOfMemoryError('CUDA out of memory.')\n"
+    )
+    with pytest.raises(RunFailed, match=r"memory is full: CUDA out of memory.; .*machine.accumulate=4"):
+        toy_run(tmp_path / "run", "STANDALONE", objective=f"{tmp_path}/mine.py:greedy")
 
 
 def test_what_was_logged_beyond_the_checkpoint_is_dropped_and_a_cut_line_too(tmp_path: Path) -> None:
