@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 
 
 def pytest_configure() -> None:
-    """A shell's background jobs ignore Ctrl-C, and so would what a test starts and interrupts."""
+    """One thread for each process's sums: there are as many processes as cores, and theirs beside them."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # a shell's background jobs ignore Ctrl-C, and so would what a test starts and interrupts
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

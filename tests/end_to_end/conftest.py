@@ -20,7 +20,7 @@ def site(videos: Videos) -> Iterator[DemoSite]:
     site.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def environment() -> dict[str, str]:
     """With yt-dlp's extractor for the site, which offers formats as YouTube does."""
     return {**os.environ, "PYTHONPATH": str(ROOT / "tests" / "site_extractor"), "COLUMNS": "120"}

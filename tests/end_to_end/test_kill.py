@@ -16,17 +16,24 @@ from ingestions import ROOT, Videos, ingest_arguments
 from pipeline.demo_site import DemoSite
 
 Trichord = Callable[..., "CompletedProcess[str]"]
+Start = Callable[..., "subprocess.Popen[bytes]"]
 JOBS = 3
 KILLS = 20
+PATIENCE_S = 300.0  # what takes seconds may take minutes on a machine that has much else to do
 
 
-def start(arguments: list[str], environment: dict[str, str]) -> "subprocess.Popen[bytes]":
-    """The command in a process group of its own."""
-    command = [sys.executable, "-m", "flows.cli", *arguments]
-    quiet = subprocess.DEVNULL
-    return subprocess.Popen(
-        command, env=environment, cwd=ROOT, stdout=quiet, stderr=quiet, start_new_session=True
-    )
+@pytest.fixture(scope="module")
+def start(videos: Videos, environment: dict[str, str]) -> Start:
+    """Begins an ingestion, in a process group of its own."""
+
+    def start(site: DemoSite, out: Path, *more: object) -> "subprocess.Popen[bytes]":
+        command = [sys.executable, "-m", "flows.cli", *ingest_arguments(videos, site, out, *more)]
+        quiet = subprocess.DEVNULL
+        return subprocess.Popen(
+            command, env=environment, cwd=ROOT, stdout=quiet, stderr=quiet, start_new_session=True
+        )
+
+    return start
 
 
 def tars(out: Path) -> dict[str, bytes]:
@@ -39,11 +46,10 @@ def asked_twice(site: DemoSite, videos: Videos) -> int:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(videos: Videos, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def uninterrupted(videos: Videos, start: Start, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     site = DemoSite(videos.folder)
     out = tmp_path_factory.mktemp("uninterrupted")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests" / "site_extractor")}
-    assert start(ingest_arguments(videos, site, out), environment).wait(timeout=120) == 0
+    assert start(site, out).wait(timeout=PATIENCE_S) == 0
     site.close()
     return tars(out)
 
@@ -51,15 +57,14 @@ def uninterrupted(videos: Videos, tmp_path_factory: pytest.TempPathFactory) -> d
 def test_twenty_kills_cost_only_what_was_in_flight(
     videos: Videos,
     trichord: Trichord,
-    environment: dict[str, str],
+    start: Start,
     uninterrupted: dict[str, bytes],
     tmp_path: Path,
 ) -> None:
     site, out, dice = DemoSite(videos.folder, delay_s=0.15), tmp_path / "out", random.Random(5)
-    arguments = ingest_arguments(videos, site, out, "--jobs", JOBS)
     kills = 0
     for _ in range(KILLS):
-        process = start(arguments, environment)
+        process = start(site, out, "--jobs", JOBS)
         try:
             process.wait(timeout=dice.uniform(0.9, 2.2))
             break  # it finished in spite of us
@@ -68,7 +73,7 @@ def test_twenty_kills_cost_only_what_was_in_flight(
             process.wait()
             kills += 1
     twice = asked_twice(site, videos)
-    assert start(arguments, environment).wait(timeout=120) == 0
+    assert start(site, out, "--jobs", JOBS).wait(timeout=PATIENCE_S) == 0
     assert kills >= KILLS // 2
     assert twice <= kills * JOBS
     assert tars(out) == uninterrupted
@@ -82,13 +87,13 @@ def test_twenty_kills_cost_only_what_was_in_flight(
 def test_two_processes_on_one_output_do_each_segment_once(
     videos: Videos,
     trichord: Trichord,
-    environment: dict[str, str],
+    start: Start,
     uninterrupted: dict[str, bytes],
     tmp_path: Path,
 ) -> None:
     site, out = DemoSite(videos.folder), tmp_path / "out"
-    processes = [start(ingest_arguments(videos, site, out), environment) for _ in range(2)]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    processes = [start(site, out) for _ in range(2)]
+    assert [process.wait(timeout=PATIENCE_S) for process in processes] == [0, 0]
     assert tars(out) == uninterrupted
     assert asked_twice(site, videos) == 0
     assert trichord("verify", out, "--deep").returncode == 0
@@ -96,17 +101,17 @@ def test_two_processes_on_one_output_do_each_segment_once(
 
 
 def test_a_polite_signal_ends_soon_and_loses_nothing(
-    videos: Videos, environment: dict[str, str], uninterrupted: dict[str, bytes], tmp_path: Path
+    videos: Videos, start: Start, uninterrupted: dict[str, bytes], tmp_path: Path
 ) -> None:
     site, out = DemoSite(videos.folder, delay_s=0.2), tmp_path / "out"
-    process = start(ingest_arguments(videos, site, out), environment)
-    until = time.monotonic() + 60
+    process = start(site, out)
+    until = time.monotonic() + PATIENCE_S
     while len(list(out.glob("_work/*/*.json"))) < 5:
         assert time.monotonic() < until, "no segment is finished"
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=30) == 130
-    assert start(ingest_arguments(videos, site, out), environment).wait(timeout=120) == 0
+    assert process.wait(timeout=PATIENCE_S) == 130
+    assert start(site, out).wait(timeout=PATIENCE_S) == 0
     assert tars(out) == uninterrupted
     assert asked_twice(site, videos) <= 2 * (os.cpu_count() or 2) * 4
     site.close()

@@ -22,6 +22,7 @@ from shards.ledger import read_attempts
 from shards.profile import read_dataset
 from shards.store import open_store
 
+MISSING = f"{__file__}/missing"  # below a file there is nothing, whoever works on this machine
 HEAVY = {"torch", "prefect", "dask", "yt_dlp", "duckdb", "webdataset", "pyarrow", "numpy", "soundfile"}
 LOADED = """
 import sys
@@ -103,12 +104,12 @@ def test_files_that_are_missing_end_it_in_one_line_and_files_that_are_broken_wit
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("esc50", "--root", "/nonexistent"), "no such folder"),
+        (("esc50", "--root", MISSING), "no such folder"),
         (("esc50",), "expected either --root FOLDER or --archive FILE"),
         (("esc50", "--root", "/", "--audio-rate", "5"), "sample_rate is 5; expected 8000 to 192000 Hz"),
-        (("esc50", "--archive", "/nonexistent.zip"), "no such file"),
-        (("folder", "--root", "/tmp", "--table", "/nonexistent.csv"), "cannot be read as a table"),
-        (("esc50", "--root", "/", "--ffmpeg", "/nonexistent"), "no program"),
+        (("esc50", "--archive", f"{MISSING}.zip"), "no such file"),
+        (("folder", "--root", "/tmp", "--table", f"{MISSING}.csv"), "cannot be read as a table"),
+        (("esc50", "--root", "/", "--ffmpeg", MISSING), "no program"),
     ],
 )
 def test_what_is_typed_wrong_is_one_line_with_code_2(
