@@ -98,6 +98,12 @@ class SampleReader:
         for offset, size in spans:
             tar.prefetch(offset, size)
 
+    def room(self, shard: str, samples: int) -> int:
+        """About how many samples the cache of blocks holds, if `samples` of each tar like this are wanted."""
+        share = self._shard(shard).members.size / samples
+        # of a tar of which few are wanted, each takes a block or two
+        return int(self.cache_bytes / min(share, 2 * self.block_bytes))
+
     def close(self) -> None:
         """Let go of files and threads; reading again opens them again."""
         self.files.close()

@@ -39,6 +39,7 @@ from trainer.slots import Slot
 
 LOOKAHEAD = 3  # batches decoded before they are asked for
 LEAD = 512  # samples, or a window: how far ahead far members are asked for
+ROOM = 4  # windows that a cache should hold: being read, asked for, and the ends of their blocks
 SCOUTS = 4  # threads that open far shards in time
 JUDGED = 1000  # samples, or all of them, before their bad share is judged
 NAMED = 5  # bad samples in the message that ends a run
@@ -84,7 +85,7 @@ class Loader:
         self._seen = 0
         self._threads = threads or _cores()
         self._lookahead, self._ahead = lookahead, max(window, lead) // world
-        self._reader = reader
+        self._reader, self._selection = reader, selection
         self._shard_of = np.asarray(selection.shard_of)
         self._new_decoder: Callable[[], SampleDecoder] = partial(
             SampleDecoder,
@@ -144,9 +145,25 @@ class Loader:
             slots=[self._new_slot() for _ in range(self._lookahead + 1)],
             decoders=[self._new_decoder() for _ in range(self._threads)],
             scouts=[self._new_decoder() for _ in range(SCOUTS if self._reader.far else 0)],
-            scout_ahead=-(-self._ahead // self.part.size),
+            scout_ahead=-(-self._lead() // self.part.size),
         )
         return self._judged(filling)
+
+    def _lead(self) -> int:
+        """Samples that are asked for ahead: they must not drive out what has not been read yet."""
+        if not self._reader.far:
+            return self._ahead
+        first = self._shard_of[0]
+        room = self._reader.room(self._selection.shards[first], int((self._shard_of == first).sum()))
+        enough = ROOM * (min(self._window, self.samples) if self.training else 0)
+        if room < enough:
+            log.warning(
+                "a cache of %.3g GB for blocks may drive out what is needed soon, to be fetched again; "
+                "expected machine.cache_gb=%.3g or more",
+                self._reader.cache_bytes / 1e9,
+                self._reader.cache_bytes / 1e9 * enough / max(room, 1),
+            )
+        return min(self._ahead, room // 2 // self.part.world)
 
     def _judged(self, filling: Filling) -> Generator[HostBatch, None, None]:
         with contextlib.closing(filling.turns()) as turns:

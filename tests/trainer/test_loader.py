@@ -1,6 +1,7 @@
 """Every sample of an epoch arrives exactly once, as it lies in the shards, on any number of processes."""
 
 import io
+import contextlib
 import itertools
 import threading
 from collections import Counter
@@ -352,15 +353,21 @@ def test_a_batch_larger_than_the_selection_is_refused(load: Callable[..., Loader
 
 
 def test_batches_come_from_an_object_store_too(
-    folder: Path, selection: Selection, load: Callable[..., Loader], s3_url: str, tmp_path: Path
+    folder: Path,
+    load: Callable[..., Loader],
+    s3_url: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     store = open_store(s3_url)
     for name in open_store(folder).names():
         store.publish_bytes((folder / name).read_bytes(), name)
-    with SampleReader(store=store, cache=tmp_path / "far", block_bytes=1 << 16) as reader:
-        far = [
-            facts(batch)
-            for batch in itertools.islice(load(reader=reader, batch_size=8, window=16).batches(), 15)
-        ]
     near = [facts(batch) for batch in itertools.islice(load(batch_size=8, window=16).batches(), 15)]
-    assert far == near
+    for blocks, warned in ((1000, False), (5, True)):
+        caplog.clear()
+        cache = tmp_path / f"far-{blocks}"
+        far = SampleReader(store=store, cache=cache, cache_bytes=blocks * 70_000, block_bytes=1 << 16)
+        loader = load(reader=far, batch_size=8, window=16)
+        with far, contextlib.closing(loader.batches()) as batches:
+            assert [facts(batch) for batch in itertools.islice(batches, 15)] == near
+        assert ("may drive out what is needed soon" in caplog.text) == warned
