@@ -49,13 +49,18 @@ class OpenFiles:
 
     @contextlib.contextmanager
     def opened(self, path: Path) -> Iterator[int]:
-        """The file's descriptor, nobody's to close or to seek."""
-        file = self._taken(path)
+        """The file's descriptor, nobody's to close or to seek. What the system refuses is a StoreError."""
         try:
-            yield file.descriptor
-        finally:
-            with self._lock:
-                file.readers -= 1
+            file = self._taken(path)
+            try:
+                yield file.descriptor
+            finally:
+                with self._lock:
+                    file.readers -= 1
+        except OSError as error:
+            raise StoreError(
+                f"{path} cannot be read ({error.strerror}); `trichord verify` says what else cannot"
+            ) from error
 
     def _taken(self, path: Path) -> "_OpenFile":
         with self._lock:

@@ -218,6 +218,15 @@ def test_a_tar_that_shrinks_meanwhile_is_said(tmp_path: Path) -> None:
         reader.read(shard, [span])
 
 
+def test_a_tar_deleted_before_its_first_read_is_said(tmp_path: Path) -> None:
+    reader = reader_of(shard_folder(tmp_path / "data", (2,), seconds=0.1), tmp_path / "cache")
+    tar = tmp_path / "data" / "audioset-balanced_train-000000.tar"
+    reader._shard(tar.stem)
+    tar.unlink()
+    with pytest.raises(StoreError, match=r"000000\.tar cannot be read \(No such file or directory\)"):
+        reader.members(tar.stem, "key")
+
+
 def test_another_tar_of_the_same_name_has_members_of_its_own(tmp_path: Path) -> None:
     for seed in (1, 2):
         folder = tmp_path / f"data{seed}"

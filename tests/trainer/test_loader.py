@@ -1,7 +1,7 @@
 """Every sample of an epoch arrives exactly once, as it lies in the shards, on any number of processes."""
 
-import io
 import contextlib
+import io
 import itertools
 import threading
 from collections import Counter
