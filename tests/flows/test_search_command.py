@@ -123,15 +123,16 @@ def test_a_moment_of_a_silent_or_sounding_video_is_found_by_its_picture(model: P
 
 
 def test_so_many_pictures_a_window_as_asked_for(model: Path, tmp_path: Path) -> None:
-    folder, index = tmp_path / "films", tmp_path / "index"
+    folder, index, heard = tmp_path / "films", tmp_path / "index", tmp_path / "heard"
     folder.mkdir()
-    film(folder / "loud.mp4", "-f", "lavfi", "-i", "sine=duration=6")
+    film(folder / "loud.mp4", "-f", "lavfi", "-i", "sine=duration=0.3")
 
     trichord("index", folder, "--model", model, "--index", index, "--window", 0, "--frames", 3)
     seen = found("--text", "a", "--index", index, "--modality", "image")
     assert sorted(row["at_s"] for row in seen) == pytest.approx([1, 3, 5], abs=0.1)
+    assert [row["end_s"] for row in seen] == pytest.approx([6] * 3, abs=0.2)  # not where the sound ends
 
-    code, out, _ = trichord("index", folder, "--model", model, "--index", tmp_path / "heard", "--frames", 0)
+    code, out, _ = trichord("index", folder, "--model", model, "--index", heard, "--frames", 0)
     assert (code, "1 vectors" in out) == (0, True)
 
 

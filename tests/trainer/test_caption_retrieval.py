@@ -137,7 +137,7 @@ def test_without_texts_there_are_no_captions_to_find() -> None:
 
 
 def test_an_annotation_of_lists_is_evaluated_by_every_caption(tmp_path: Path) -> None:
-    store = shard_folder(tmp_path / "data", (4, 3), seconds=0.3)
+    store = shard_folder(tmp_path / "data", (2, 1), seconds=0.2)
     keys = select_samples(store).keys
     lists = [[f"{key} is heard", "a sound"][: 1 + place % 2] for place, key in enumerate(keys)]
     pq.write_table(pa.table({"key": list(keys), "heard": lists}), tmp_path / "captions.parquet")
