@@ -4,6 +4,7 @@ Everything is computed for a whole batch on the device that it lies on. What is 
 sample's seed (trainer.draws), so neither the device nor the batch nor the number of threads changes it.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,7 +20,11 @@ FULL_SCALE = 32_768  # of int16: a float sample is the int16 divided by this
 LEVEL = (
     0.5  # of the whole sound's level, which a crop should reach (released utils/transforms.py, RandomCrop)
 )
-ROWS_AT_ONCE = 16  # rows whose places are computed together: in double precision, 3.5 MB for each 10 s
+# rows whose places or levels are computed together, in double precision 3.5 MB for each 10 s: on a CPU what
+# its caches hold, elsewhere enough for a kernel
+ROWS_AT_ONCE = {"cpu": 2}
+ROWS_ELSEWHERE = 16
+BLOCK = 512  # samples that are summed together
 NORMALS_AT_ONCE = 1 << 22
 
 Floats = NDArray[np.float64]
@@ -127,7 +132,8 @@ def with_level(audio: Tensor, placement: Placement, *, size: int) -> Placement:
 
     Where the standard deviation of a crop is below half the sound's, the first `size` samples are taken;
     where these are louder but still below half, the last. Levels are those of the recorded samples under
-    each crop, summed in whole numbers for int16: exact, so that every device decides alike.
+    each crop. Of int16 all sums are whole numbers below 2 ** 53 in double precision, up to three minutes of
+    sound: exact, so that every device decides alike.
     """
     cropped = placement.scaled > size
     if not cropped.any():
@@ -149,13 +155,11 @@ def _levels(audio: Tensor, placement: Placement, rows: Integers, lefts: list[Int
     spans += [_recorded_span(placement, left, size, rows) for left in lefts]
     starts, ends = (np.stack(side, axis=1) for side in zip(*spans, strict=True))
     bounds = torch.from_numpy(np.concatenate([starts, ends], axis=1)).to(audio.device)
-    wide = torch.float64 if audio.is_floating_point() else torch.int64
     sums = []
-    for first in range(0, len(rows), ROWS_AT_ONCE):
-        part = slice(first, first + ROWS_AT_ONCE)
-        sound = audio[torch.from_numpy(rows[part]).to(audio.device)].to(wide)
-        sums.append([_between(values.sum(dim=1), bounds[part]) for values in (sound, sound.square())])
-    total, squares = (torch.cat(parts).double().cpu().numpy() for parts in zip(*sums, strict=True))
+    for part in _some_rows(len(rows), audio.device):
+        sound = audio[torch.from_numpy(rows[part]).to(audio.device)].double()
+        sums.append([_between(values, bounds[part]) for values in (sound, sound.square())])
+    total, squares = (torch.cat(parts).cpu().numpy() for parts in zip(*sums, strict=True))
     count = (ends - starts) * audio.shape[1]
     variance = (squares - total**2 / count) / np.maximum(count - 1, 1)
     deviations: Floats = np.sqrt(np.maximum(variance, 0))
@@ -174,9 +178,15 @@ def _recorded_span(
 
 
 def _between(values: Tensor, edges: Tensor) -> Tensor:
-    """(B, n) sums of values (B, T) over n spans, given as n starts and n ends."""
-    running = torch.nn.functional.pad(values.cumsum(dim=1), (1, 0))
-    starts, ends = running.gather(1, edges).chunk(2, dim=1)
+    """(B, n) sums of values (B, C, T) over n spans, given as n starts and n ends: by blocks and the rest."""
+    blocks = values.shape[2] // BLOCK
+    sums = values[:, :, : blocks * BLOCK].unflatten(2, (blocks, BLOCK)).sum(dim=(1, 3))
+    before = edges // BLOCK
+    upto = torch.nn.functional.pad(sums.cumsum(dim=1), (1, 0)).gather(1, before)
+    places = before[:, :, None] * BLOCK + torch.arange(BLOCK, device=values.device)  # (B, 2 n, BLOCK)
+    index = places.clamp(max=values.shape[2] - 1).flatten(1)[:, None].expand(-1, values.shape[1], -1)
+    over = values.gather(2, index).sum(dim=1).view(places.shape).masked_fill_(places >= edges[:, :, None], 0)
+    starts, ends = (upto + over.sum(dim=2)).chunk(2, dim=1)
     return ends - starts
 
 
@@ -190,11 +200,13 @@ def placed(audio: Tensor, placement: Placement, *, size: int) -> Tensor:
     single-precision numbers, up to 0.008 samples off after five seconds, here they are double. Padding is the
     mean over the channels of the first and the last sample.
     """
-    parts = [
-        _placed(audio[first : first + ROWS_AT_ONCE], placement, first, size)
-        for first in range(0, len(audio), ROWS_AT_ONCE)
-    ]
-    return torch.cat(parts)
+    parts = _some_rows(len(audio), audio.device)
+    return torch.cat([_placed(audio[part], placement, part.start, size) for part in parts])
+
+
+def _some_rows(count: int, device: torch.device) -> Iterator[slice]:
+    at_once = ROWS_AT_ONCE.get(device.type, ROWS_ELSEWHERE)
+    return (slice(first, first + at_once) for first in range(0, count, at_once))
 
 
 def _placed(audio: Tensor, placement: Placement, first: int, size: int) -> Tensor:
