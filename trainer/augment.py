@@ -180,7 +180,7 @@ def _recorded_span(
 def _between(values: Tensor, edges: Tensor) -> Tensor:
     """(B, n) sums of values (B, C, T) over n spans, given as n starts and n ends: by blocks and the rest."""
     blocks = values.shape[2] // BLOCK
-    sums = values[:, :, : blocks * BLOCK].unflatten(2, (blocks, BLOCK)).sum(dim=(1, 3))
+    sums = values[:, :, : blocks * BLOCK].view(*values.shape[:2], blocks, BLOCK).sum(dim=(1, 3))
     before = edges // BLOCK
     upto = torch.nn.functional.pad(sums.cumsum(dim=1), (1, 0)).gather(1, before)
     places = before[:, :, None] * BLOCK + torch.arange(BLOCK, device=values.device)  # (B, 2 n, BLOCK)

@@ -160,7 +160,7 @@ def request_of(
 def executed(request: "RunRequest") -> int:
     """Runs it and gives the exit code; what users cause is one line on standard error."""
     from trainer.requested import requested
-    from trainer.run_request import RunError
+    from trainer.run_request import ExitCode, RunError
 
     rank = int(os.environ.get("RANK", "0"))
     try:
@@ -173,6 +173,9 @@ def executed(request: "RunRequest") -> int:
     except RunError as error:
         code = int(error.code)
         print(f"trichord: {f'process {rank}: ' if rank else ''}{error}", file=sys.stderr)
+    except KeyboardInterrupt:  # the second one: the first lets the step end and saves
+        code = int(ExitCode.INTERRUPTED)
+        print("trichord: interrupted; the last checkpoint stays, the same command goes on", file=sys.stderr)
     if rank == 0 and (told := os.environ.get(EXIT_CODE_FILE)):
         Path(told).write_text(f"{code}\n")
     return code
