@@ -70,10 +70,30 @@ class BlockCache:
 
         What `fetch` raises travels.
         """
-        while (count := self._read_file(name, offset, buffer)) is None:
+        while (count := self.read_here(name, offset, buffer)) is None:
             if (count := self._fetched(name, fetch, offset, buffer)) is not None:
                 break
         return count
+
+    def read_here(self, name: str, offset: int, buffer: memoryview) -> int | None:
+        """As `read_into`, of what is on the disk; None when there is no such file or none to be trusted."""
+        try:
+            file = os.open(self._path(name), os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise _refused(self.folder, error) from error
+        try:
+            facts = os.fstat(file)
+            length = facts.st_size - _TRAILER.size
+            if time.time() - facts.st_mtime > STALE_S:
+                with contextlib.suppress(PermissionError):  # another user's
+                    os.utime(file)  # it is in use
+            if name not in self._checked and not self._check(name, file, length):
+                return None
+            return os.preadv(file, [buffer[: max(0, length - offset)]], offset)
+        finally:
+            os.close(file)
 
     def lacks(self, name: str) -> bool:
         """Whether the block is neither here nor on its way."""
@@ -85,7 +105,7 @@ class BlockCache:
             self._fetched(name, fetch, 0, _nothing())
 
     def _has(self, name: str) -> bool:
-        return self._read_file(name, 0, _nothing()) is not None
+        return self.read_here(name, 0, _nothing()) is not None
 
     def _fetched(self, name: str, fetch: Fetch, offset: int, buffer: memoryview) -> int | None:
         """As `read_into`, out of what this thread fetched; None when another thread or process did."""
@@ -135,26 +155,6 @@ class BlockCache:
         finally:
             if len(self._idle) < IDLE:
                 self._idle.append(block)
-
-    def _read_file(self, name: str, offset: int, buffer: memoryview) -> int | None:
-        """How many bytes it gave; None when there is no such file, or none that can be trusted."""
-        try:
-            file = os.open(self._path(name), os.O_RDONLY)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise _refused(self.folder, error) from error
-        try:
-            facts = os.fstat(file)
-            length = facts.st_size - _TRAILER.size
-            if time.time() - facts.st_mtime > STALE_S:
-                with contextlib.suppress(PermissionError):  # another user's
-                    os.utime(file)  # it is in use
-            if name not in self._checked and not self._check(name, file, length):
-                return None
-            return os.preadv(file, [buffer[: max(0, length - offset)]], offset)
-        finally:
-            os.close(file)
 
     def _check(self, name: str, file: int, length: int) -> bool:
         trailer = os.pread(file, _TRAILER.size, max(0, length))

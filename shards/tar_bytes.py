@@ -128,9 +128,13 @@ class FarTar:
         return done
 
     def scan(self, offset: int, size: int) -> bytes:
-        if offset + size <= self.size and self.cache.lacks(self._block_name(self._block(offset))):
+        found = bytearray(max(0, min(size, self.size - offset)))
+        block, within = divmod(offset, self.cache.block_bytes)
+        # most of what is asked for lies in the same block as what was asked for before
+        if self.cache.read_here(self._block_name(block), within, memoryview(found)) == len(found):
+            return bytes(found)
+        if offset + size <= self.size and self.cache.lacks(self._block_name(block)):
             self.prefetch(offset, READ_AHEAD * self.cache.block_bytes)
-        found = bytearray(min(size, max(0, self.size - offset)))
         return bytes(found[: self.read_into(offset, memoryview(found))])
 
     def prefetch(self, offset: int, size: int) -> None:
