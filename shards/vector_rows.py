@@ -109,5 +109,7 @@ class VectorRows:
             yield
         except FileNotFoundError:
             raise VectorIndexError(
-                f"{self.path} is gone: the index was brought up to date meanwhile; open it again"
+                f"{self.path} is gone; if the index was brought up to date meanwhile, open it again"
             ) from None
+        except (OSError, pa.ArrowInvalid) as error:
+            raise VectorIndexError(f"{self.path} cannot be read ({one_line(error)}); index again") from None

@@ -11,12 +11,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from shards.manifest import one_line
 from shards.parquet import opened, read_table
 from shards.vector_rows import ROW_GROUP, RowNumbers, VectorIndexError
 from shards.vectors import FACTS, IndexFacts, Matrix, read_index_facts
 from shards.whole_file import appearing
 
 PENDING = "pending"
+NO_ROWS = pa.schema(  # of an index that has never had any
+    {name: pa.string() for name in ("path", "modality", "unit", "sha256")}
+    | {"bytes": pa.int64(), "mtime": pa.float64()}
+)
 COPY = 1 << 14  # rows copied at once
 
 
@@ -28,12 +33,15 @@ class VectorWriter:
     """
 
     def __init__(self, folder: Path, facts: IndexFacts) -> None:
-        """Raises VectorIndexError when the folder holds vectors of another model, source or options."""
+        """Raises VectorIndexError for vectors of another model, source or options, and where none can be."""
         self.folder = folder
         self.current = _current(folder, facts)
         self.facts = self.current or facts
-        (folder / PENDING).mkdir(parents=True, exist_ok=True)
-        self._check_pending(facts)
+        try:
+            (folder / PENDING).mkdir(parents=True, exist_ok=True)
+            self._check_pending(facts)
+        except OSError as error:
+            raise VectorIndexError(f"{folder} cannot hold an index: {error}") from None
 
     def _check_pending(self, facts: IndexFacts) -> None:
         """Parts that a killed run left are of use to the same model only."""
@@ -51,7 +59,7 @@ class VectorWriter:
 
     def rows(self, columns: Sequence[str]) -> list[dict[str, Any]]:
         """These columns of every line, in order."""
-        return [row for path in self._row_files() for row in read_table(path, columns).to_pylist()]
+        return [row for path in self._row_files() for row in _read(path, columns).to_pylist()]
 
     def add(self, vectors: Matrix, rows: Sequence[Mapping[str, Any]]) -> None:
         """Keep vectors (n, D) with their rows; they survive a kill from here on."""
@@ -76,7 +84,7 @@ class VectorWriter:
 
     def _table(self) -> pa.Table:
         tables = [read_table(path) for path in self._row_files()]
-        return pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
+        return pa.concat_tables(tables, promote_options="permissive") if tables else NO_ROWS.empty_table()
 
     def _row_files(self) -> list[Path]:
         index = [self.folder / self.current.rows_name] if self.current else []
@@ -111,6 +119,16 @@ def _current(folder: Path, facts: IndexFacts) -> IndexFacts | None:
                 "not mix. Give another --index, or delete this one"
             )
     return current
+
+
+def _read(path: Path, columns: Sequence[str]) -> pa.Table:
+    try:
+        return read_table(path, columns)
+    except (OSError, pa.ArrowInvalid) as error:
+        reason = one_line(error)
+        raise VectorIndexError(
+            f"{path} cannot be read ({reason}); delete the index and make it again"
+        ) from None
 
 
 def _shown(made_by: object) -> str:

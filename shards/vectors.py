@@ -62,9 +62,13 @@ def read_index_facts(folder: Path) -> IndexFacts:
         ) from None
     except (OSError, ValueError) as error:
         raise VectorIndexError(f"{folder / FACTS} cannot be read ({one_line(error)}); index again") from None
-    if facts.get("format") != FORMAT:
-        raise VectorIndexError(f"{folder}: index format {facts.get('format')!r}; expected {FORMAT}")
-    return IndexFacts(**facts)
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        there = facts.get("format") if isinstance(facts, dict) else None
+        raise VectorIndexError(f"{folder}: index format {there!r}; expected {FORMAT}: index again")
+    try:
+        return IndexFacts(**facts)
+    except TypeError as error:
+        raise VectorIndexError(f"{folder / FACTS} is no index's ({one_line(error)}); index again") from None
 
 
 class VectorIndex:

@@ -125,15 +125,42 @@ def test_an_open_index_says_that_a_newer_one_took_its_place(tmp_path: Path, wher
     index = _index(tmp_path)
     VectorWriter(tmp_path, _facts()).publish(np.arange(3))
 
-    with pytest.raises(VectorIndexError, match="brought up to date meanwhile; open it again"):
+    with pytest.raises(VectorIndexError, match="brought up to date meanwhile, open it again"):
         index.search(_vectors(1)[0], 3, where=where)
     assert len(VectorIndex.open(tmp_path).search(_vectors(1)[0], 9)) == 3
+
+
+@pytest.mark.parametrize("where", ["", "loud > 2"])
+def test_rows_that_are_broken_are_one_line(tmp_path: Path, where: str) -> None:
+    index = _index(tmp_path)
+    (tmp_path / index.facts.rows_name).write_bytes(b"broken")
+
+    with pytest.raises(VectorIndexError, match=r"rows-000001\.parquet cannot be read .*; index again$"):
+        index.search(_vectors(1)[0], 3, where=where)
+    with pytest.raises(VectorIndexError, match="delete the index and make it again"):
+        VectorWriter(tmp_path, _facts()).rows(["path"])
+
+
+@pytest.mark.parametrize("content", ["[1]", '{"format": 9}', '{"format": 1, "shape": 3}', "{"])
+def test_an_index_json_of_something_else_is_one_line(tmp_path: Path, content: str) -> None:
+    (tmp_path / "index.json").write_text(content)
+
+    with pytest.raises(VectorIndexError, match=r"index again$"):
+        VectorIndex.open(tmp_path)
+
+
+def test_a_file_cannot_hold_an_index(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("words")
+
+    with pytest.raises(VectorIndexError, match="file cannot hold an index"):
+        VectorWriter(tmp_path / "file", _facts())
 
 
 def test_an_index_of_nothing_has_no_answer(tmp_path: Path) -> None:
     VectorWriter(tmp_path, _facts()).publish(np.arange(0))
 
     assert VectorIndex.open(tmp_path).search(_vectors(1)[0], 3, where="loud > 2") == []
+    assert VectorWriter(tmp_path, _facts()).rows(["unit", "sha256"]) == []
 
 
 def test_parts_of_a_killed_run_are_taken_up(tmp_path: Path) -> None:
