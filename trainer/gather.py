@@ -16,7 +16,8 @@ from torch import Tensor
 
 from trainer.batch import Batch, Embeddings
 
-FACTS = ("targets", "label_sets", "text_ids", "shares", "weights", "valid")  # what an objective may know of an example
+# what an objective may know of an example
+FACTS = ("targets", "label_sets", "text_ids", "shares", "weights", "valid")
 
 
 def gather(embeddings: Embeddings, batch: Batch) -> tuple[Embeddings, Batch]:
