@@ -16,11 +16,12 @@ from pipeline.ffmpeg import find_program
 if TYPE_CHECKING:
     from s3_server import S3Server
 
+# as many processes as cores, and what they start beside them; torch reads it at its import, which comes later
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 def pytest_configure() -> None:
-    """One thread for each process's sums: there are as many processes as cores, and theirs beside them."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    # a shell's background jobs ignore Ctrl-C, and so would what a test starts and interrupts
+    """A shell's background jobs ignore Ctrl-C, and so would what a test starts and interrupts."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

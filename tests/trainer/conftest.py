@@ -1,12 +1,9 @@
 from pathlib import Path
 
 import pytest
-import torch
 from published_weights import published_file
 
 from trainer.models import Encoder, load_model
-
-torch.set_num_threads(2)
 
 
 @pytest.fixture(scope="session")

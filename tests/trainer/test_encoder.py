@@ -16,8 +16,6 @@ from trainer.models.clip import build_clip
 from trainer.models.encoder import Encoder
 from trainer.text import TextError
 
-torch.set_num_threads(2)
-
 
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:

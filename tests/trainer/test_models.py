@@ -12,8 +12,6 @@ from trainer.models import Encoder, EncoderConfig, build_encoder, load_model, sa
 from trainer.models.audioclip import build_audio_head
 from trainer.models.esresnext import TOY, ESResNeXt
 
-torch.set_num_threads(2)
-
 VIT = EncoderConfig(towers=("image", "text"), clip="ViT-B-32-quickgelu")
 
 
