@@ -3,11 +3,28 @@
 import os
 import sys
 from enum import IntEnum
+from importlib.metadata import version
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+
+PANELS = ("Data", "Models", "Training", "Evaluation")  # as one comes to need them
+
+
+class _ByPanel(TyperGroup):
+    """Commands in the order of their panels."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # its type is Typer's own copy of click's
+        return sorted(super().list_commands(ctx), key=lambda name: PANELS.index(self._panel(name)))
+
+    def _panel(self, name: str) -> str:
+        return str(getattr(self.commands[name], "rich_help_panel", ""))
+
 
 app = typer.Typer(
     name="trichord",
+    cls=_ByPanel,
     help="AudioSet from CSV rows to verified shards with a manifest in SQL, and models that hear it.",
     no_args_is_help=True,
     add_completion=False,
@@ -35,6 +52,22 @@ def fail(message: object, code: Exit = Exit.USAGE) -> typer.Exit:
     """One line on standard error; raise what is returned."""
     print(f"trichord: {message}", file=sys.stderr)
     return typer.Exit(code)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"trichord {version('trichord')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    show_version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    """What goes before any command."""
 
 
 def main() -> None:
