@@ -24,9 +24,8 @@ class Behaviour:
     media_status: int = 200
     first: int | None = None  # how many requests meet the trouble; None: all
     retry_after_s: float | None = None  # sent with 429 and 503
-    reason: str = (
-        ""  # why the video does not play, as YouTube words it; the status line's text for a bad status
-    )
+    # why the video does not play, as YouTube words it; the status line's text for a bad status
+    reason: str = ""
     subreason: str = ""
     live_status: str = ""  # yt-dlp's word: is_live, is_upcoming, post_live
     page_hangs: bool = False  # accepts and never answers

@@ -29,9 +29,8 @@ _SMOOTH: Final = 30.5  # frames per second; ten pictures of ten seconds need no 
 class Wish:
     """What a profile needs of a video's media."""
 
-    short_side: int | None = (
-        None  # pixels that the picture's shorter side should have; None: the more the better
-    )
+    # pixels that the picture's shorter side should have; None: the more the better
+    short_side: int | None = None
     video: bool = True
     audio: bool = True
 

@@ -68,9 +68,8 @@ class Recording:
     streams: tuple[MediaStream, ...]
     duration: float | None = None  # seconds of the whole video, where known
     open_url: OpenUrl | None = None
-    offset: float = (
-        0.0  # seconds of the video that the media's own time zero stands for (a cut window: its start)
-    )
+    # seconds of the video that the media's own time zero stands for (a cut window: its start)
+    offset: float = 0.0
     downloader_version: str | None = None
 
 

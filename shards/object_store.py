@@ -21,9 +21,8 @@ READ_AHEAD = 4 << 20  # bytes: a ledger in one request, a tar in few
 PIECE = 1 << 20  # bytes of an answer that are taken at once, at most
 UPLOAD_PART = 16 << 20  # bytes; times UPLOADS is what a large upload holds in memory
 UPLOADS = 4
-WRITE_MARK = (
-    "trichord-write"  # who wrote an object, in its metadata: a lost answer must not look like a rival
-)
+# who wrote an object, in its metadata: a lost answer must not look like a rival
+WRITE_MARK = "trichord-write"
 LONGEST_PAUSE_S = 2.0  # between tries of an update that others disturb
 
 _CONFLICTS = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409", "OperationAborted"}

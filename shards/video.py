@@ -8,9 +8,8 @@ from pathlib import Path
 from shards.decode import find_ffmpeg
 
 THREADS = 2  # of a decoder that is wanted for one picture: several of them run side by side
-SLACK_S = (
-    0.5  # that a container may be longer than its pictures: the last one's own time, and sound's padding
-)
+# that a container may be longer than its pictures: the last one's own time, and sound's padding
+SLACK_S = 0.5
 _WHOLE = re.compile(r"Duration: (\d+):(\d\d):(\d\d\.\d+)")
 _LAST = re.compile(r"^out_time_us=(\d+)", re.MULTILINE)
 # pixels square, as they are meant to be seen; an unknown aspect counts as 1

@@ -17,9 +17,8 @@ from trainer.draws import Draw, normals, streams, uniforms, whole_numbers
 from trainer.stage import Augment
 
 FULL_SCALE = 32_768  # of int16: a float sample is the int16 divided by this
-LEVEL = (
-    0.5  # of the whole sound's level, which a crop should reach (released utils/transforms.py, RandomCrop)
-)
+# of the whole sound's level, which a crop should reach (released utils/transforms.py, RandomCrop)
+LEVEL = 0.5
 # rows whose places or levels are computed together, in double precision 3.5 MB for each 10 s: on a CPU what
 # its caches hold, elsewhere enough for a kernel
 ROWS_AT_ONCE = {"cpu": 2}

@@ -23,9 +23,8 @@ class Batch:
     targets: Tensor | None = None  # (B, K) float32, 1 where a class applies
     label_sets: Tensor | None = None  # (B,) int64, equal exactly where the label sets are
     text_ids: Tensor | None = None  # (B,) int64, equal exactly where the texts are, on every process
-    shares: Tensor | None = (
-        None  # (B,) float32, under mixup: how much of its sound is its own (trainer.mixup)
-    )
+    # (B,) float32, under mixup: how much of its sound is its own (trainer.mixup)
+    shares: Tensor | None = None
     weights: Tensor | None = None  # (B,) float32: how much each example counts
     valid: Tensor | None = None  # (B,) bool: False for the padding of an evaluation's last batch
 

@@ -67,9 +67,8 @@ class EvaluationRequest:
     model: str  # run folder, weights file or published name
     data: str  # folder or address of shards
     tasks: tuple[str, ...]  # of TASKS; all of them cost one pass over the data
-    out: Path | None = (
-        None  # where results go; None: into the run's folder, or evaluations/NAME of a named one
-    )
+    # where results go; None: into the run's folder, or evaluations/NAME of a named one
+    out: Path | None = None
     splits: tuple[str, ...] = ()  # all without any
     where: str = ""  # SQL over samples
     only: Path | None = None  # a file with a key a line

@@ -29,15 +29,10 @@ from trainer.embedded import Rows
 from trainer.fetch import cache_folder as weights_folder
 
 LIMIT_BYTES = 10_000_000_000  # sounds and pictures of 1.2 million items
-_NOT_WHOLE = (
-    OSError,
-    ValueError,
-    KeyError,
-    EOFError,
-    RuntimeError,
-    BadZipFile,
-)  # as zipfile and NumPy say it
-_STEERS = (  # beginnings of the names of variables that choose how is computed
+# as zipfile and NumPy say that a file is not whole
+_NOT_WHOLE = (OSError, ValueError, KeyError, EOFError, RuntimeError, BadZipFile)
+# beginnings of the names of variables that choose how is computed
+_STEERS = (
     "ATEN_", "CUBLAS_", "CUDNN_", "DNNL_", "MKL_", "NVIDIA_TF32", "OMP_", "ONEDNN_", "PYTORCH_", "TORCH_",
 )  # fmt: skip
 
