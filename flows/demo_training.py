@@ -18,8 +18,6 @@ from rich.table import Table
 from flows.cli import Exit
 from flows.demo_story import Stopwatch, Story
 from pipeline.settings import SettingsError
-from shards.labels import read_labels
-from shards.layout import LABELS
 from shards.query import open_manifest, run_query
 from shards.store import open_store
 
@@ -44,7 +42,6 @@ class StageRun:
     recipe: str
     epochs: int
     evaluations: int = 1  # besides that before the first step
-    classifies: bool = False  # the audio head alone, which has as many outputs as the dataset has classes
     others: tuple[str, ...] = ()  # more overrides
 
     @property
@@ -52,15 +49,15 @@ class StageRun:
         """Of its run's folder."""
         return self.recipe.partition(".")[2]
 
-    def overrides(self, classes: int) -> tuple[str, ...]:
+    @property
+    def overrides(self) -> tuple[str, ...]:
         """What it is given besides its recipe, as `--set` takes it."""
-        own = (f"model.classes={classes}",) if self.classifies else ()
         every = self.epochs // self.evaluations
-        return (*own, f"epochs={self.epochs}", f"evaluate_every={every}", *self.others)
+        return (f"epochs={self.epochs}", f"evaluate_every={every}", *self.others)
 
 
 ROAD = (
-    StageRun(recipe="debug.standalone", epochs=4, classifies=True),
+    StageRun(recipe="debug.standalone", epochs=4),
     StageRun(recipe="debug.cooperative", epochs=4),
     StageRun(recipe="debug.full", epochs=16, evaluations=4),
 )
@@ -117,21 +114,17 @@ def _check_installed() -> None:
 def train_road(lab: Lab, road: Sequence[StageRun]) -> Path:
     """The run of the last stage; each starts from the one before it."""
     lab.story.chapter("Training: AudioCLIP's road at toy size, each stage from the one before")
-    classes, before = _classes(lab.dataset), None
+    before = None
     for stage in road:
-        before = train_stage(lab, stage, classes, before)
+        before = train_stage(lab, stage, before)
     if before is None:
         raise ValueError("a road without stages; expected at least one")
     return before
 
 
-def _classes(dataset: Path) -> int:
-    return len(read_labels(dataset / LABELS).indexed)
-
-
-def train_stage(lab: Lab, stage: StageRun, classes: int, before: Path | None) -> Path:
+def train_stage(lab: Lab, stage: StageRun, before: Path | None) -> Path:
     """Its run, finished: begun, gone on with, or there already."""
-    run, overrides, watch = lab.runs / stage.name, stage.overrides(classes), Stopwatch()
+    run, overrides, watch = lab.runs / stage.name, stage.overrides, Stopwatch()
     words = ["train", stage.recipe, "--data", str(lab.dataset), "--out", str(run)]
     words += ["--from", str(before)] if before else []
     words += [word for override in overrides for word in ("--set", override)]

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.demo_videos import labels_csv
 from shards.profile import ProfileError, read_dataset
 from shards.store import StoreError, open_store
 from trainer.recipes import RECIPES
@@ -218,18 +217,11 @@ def _stages(stage: str, request: ReproduceRequest) -> Iterator[Step]:
         kind="stage",
         output=out,
         needs=("data-audioset", *([f"stage-{parent}"] if parent else [])),
-        command=("train", recipe, *started, *_common("audioset", out, request), *_classes(recipe, request)),
+        command=("train", recipe, *started, *_common("audioset", out, request)),
         recipe=f"audioclip.{stage}",
         learned=RECIPES[recipe].epochs * _facts("audioset", request).train,
         disk_gb=_RUN_GB[request.scale],
     )
-
-
-def _classes(recipe: str, request: ReproduceRequest) -> tuple[str, ...]:
-    """A classifier of the demo's classes, which are fewer than AudioSet's."""
-    if request.scale == "full" or "audioset" in request.data or not RECIPES[recipe].model.classes:
-        return ()
-    return ("--set", f"model.classes={len(labels_csv().splitlines()) - 1}")
 
 
 def _run(stage: str, request: ReproduceRequest) -> str:

@@ -27,9 +27,8 @@ from flows.demo_training import (
     train_road,
 )
 
-CLASSES = 4  # of the datasets here
 SMALL = ("data.seconds=0.1", "evaluations=", "best=", "data.dev_share=0")
-BRIEF = StageRun(recipe="debug.standalone", epochs=10, classifies=True, others=SMALL)
+BRIEF = StageRun(recipe="debug.standalone", epochs=10, others=SMALL)
 GO = """
 import signal
 import sys
@@ -72,7 +71,7 @@ def run_with(folder: Path, losses: list[float]) -> Path:
     """A run's files, of which only the log matters here."""
     folder.mkdir(parents=True)
     stage = {"name": BRIEF.recipe, "values": {}}
-    overrides = BRIEF.overrides(CLASSES)
+    overrides = BRIEF.overrides
     (folder / "run.json").write_text(json.dumps({"stage": stage, "data": {}, "overrides": overrides}))
     (folder / "status.json").write_text(json.dumps({"outcome": "finished", "steps": len(losses)}))
     lines = [{"step": step, "epoch": 0, "train/loss": loss} for step, loss in enumerate(losses, start=1)]
