@@ -55,6 +55,7 @@ def begin_dataset(store: Store, settings: IngestSettings) -> Dataset:
             f"--segments {settings.segments}: no such file; expected AudioSet's CSV or a variant"
         )
     labels = metadata_of(settings).read_labels()
+    _label_filter(settings)  # a class that is not there is said before anything is begun
     dataset = Dataset(
         profile=settings.profile,
         class_labels_sha256=_labels_sha256(labels),

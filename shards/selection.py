@@ -128,7 +128,7 @@ def select_samples(
         names = _columns(con, columns)
         condition = _condition(splits, where)
         sql = f"SELECT {names} FROM chosen WHERE {condition} ORDER BY shard, position"
-        table = _answer(con, sql)
+        table = _answer(con, sql, where)
         if not table.num_rows:
             raise NothingSelected(_why_empty(con, store, splits, where))
         _check_matches(con, store, found)
@@ -171,26 +171,27 @@ def _check_where(con: Connection, where: str) -> None:
     try:
         statements = con.extract_statements(f"SELECT 1 WHERE {_condition((), where)}")
     except duckdb.Error as error:
-        raise SelectionError(_explained(con, error)) from None
+        raise SelectionError(_explained(con, where, error)) from None
     if len(statements) != 1:
         raise SelectionError(f"{where!r} is more than a condition; expected one such as: rms_dbfs > -60")
 
 
-def _answer(con: Connection, sql: str) -> pa.Table:
+def _answer(con: Connection, sql: str, where: str) -> pa.Table:
     try:
         return con.sql(sql).to_arrow_table()
     except (duckdb.Error, pa.ArrowException) as error:
-        raise SelectionError(_explained(con, error)) from None
+        raise SelectionError(_explained(con, where, error)) from None
 
 
-def _explained(con: Connection, error: Exception) -> str:
+def _explained(con: Connection, where: str, error: Exception) -> str:
     text = one_line(Exception(re.split(r"\n\s*\n?LINE ", str(error))[0]))
     if 'at or near "end"' in text:
         text = f'{text}; end is a word of SQL: write "end" in double quotes'
     elif missing := re.search(r'Referenced column "([^"]*)" (?:was )?not found', text):
         known = [name for name, *_ in con.execute("DESCRIBE chosen").fetchall()]
         text = f"{_no_column(missing.group(1), known)}; text stands in single quotes"
-    return f"the samples cannot be selected: {text}"
+    condition = f" where {where.strip()}" if where.strip() else ""
+    return f"samples{condition} cannot be selected: {text}"
 
 
 def _why_empty(con: Connection, store: Store, splits: Sequence[str], where: str) -> str:

@@ -66,7 +66,7 @@ def _loaded(model: Encoder | Classifier, source: str, path: str, stage: Stage) -
         state = _state(source, path)
         return Origin(source=source, account=load(model, state, stage, source))
     except WeightsError as error:
-        raise StartError(f"{path}={source}: {error}") from None
+        raise StartError(f"{_asked(path, source)}: {error}") from None
 
 
 def _state(source: str, path: str) -> State:
@@ -87,7 +87,12 @@ def _fetched(name: str, path: str) -> Path:
         instead = f"; or start without it: --set {path}={RANDOM}" if path != "start.run" else ""
         by_hand = f"trichord weights fetch {name} --from FILE"
         told = "" if by_hand in str(error) else f"; or fetch it elsewhere and run: {by_hand}"
-        raise StartError(f"{path}={name}: {error}{told}{instead}") from None
+        raise StartError(f"{_asked(path, name)}: {error}{told}{instead}") from None
+
+
+def _asked(path: str, source: str) -> str:
+    """As one types it."""
+    return f"--from {source}" if path == "start.run" else f"--set {path}={source}"
 
 
 def _load_clip(model: Encoder | Classifier, state: State, stage: Stage, source: str) -> Account:
