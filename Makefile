@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
-EXTRAS := ingest,s3,flows,train,fast
+EXTRAS := ingest,s3,flows,train,fast,wandb
 
 .PHONY: install demo demo-full test check bench docs clean openclip constraints test-long
 

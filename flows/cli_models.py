@@ -241,7 +241,9 @@ def _answers_by_text(
 ) -> Iterator[Any]:
     """Of a model that compares with any texts."""
     if names is None:
-        _fail(f"{model} compares with any names, and none are given; expected --labels")
+        _fail(
+            f"{model} compares with any names, and none are given; expected --labels, or a classifier's run"
+        )
     encoder = _loaded(model, profile=texts["profile"], **loading)
     from trainer.classify import classify as classified
 

@@ -26,6 +26,14 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Weights and embeddings that a test run keeps are its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRICHORD_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def _s3_process() -> Iterator[S3Server]:
     from s3_server import S3Server  # moto takes a second to import: only for those who need it

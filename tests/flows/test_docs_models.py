@@ -13,8 +13,10 @@ from published_weights import published_state
 from typer.testing import CliRunner
 
 from flows.cli_models import models_app
+from trainer.classifier import Classifier, ClassifierConfig
 from trainer.fetch import fetch
 from trainer.published import PublishedFile, published_file
+from trainer.weights import save_model
 
 PAGE = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
 torch.set_num_threads(2)
@@ -42,6 +44,8 @@ def _reader(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     for name, rate in (("dog.wav", 16_000), ("meow.ogg", 44_100), ("rain.ogg", 22_050)):
         soundfile.write(name, 0.1 * np.random.default_rng(0).standard_normal(rate), rate)
     PIL.Image.fromarray(np.zeros((30, 40, 3), np.uint8)).save("photo.jpg")
+    classifier = Classifier(ClassifierConfig(classes=3, size="toy", class_names=("rain", "wind", "dog")))
+    save_model(classifier, classifier.config, Path("runs/esc50"))
 
 
 def blocks(language: str) -> list[str]:
@@ -59,7 +63,7 @@ def test_the_python_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_shell_examples_run() -> None:
     for line in "".join(blocks("sh")).splitlines():
-        program, *words = shlex.split(line)
+        program, *words = shlex.split(line, comments=True)
         assert program == "trichord"
         result = CliRunner().invoke(models_app, words)
         assert result.exit_code == 0, (line, result.output, result.exception)
