@@ -206,7 +206,10 @@ def test_classify_by_a_trained_classifier_needs_no_names(media: Path, tmp_path: 
 def test_classify_by_texts_needs_names(toy: Path, media: Path) -> None:
     code, _, told = trichord("classify", media / "a.wav", "--model", toy)
     assert code == 2
-    assert told == f"{toy} compares with any names, and none are given; expected --labels, or a classifier's run\n"
+    assert (
+        told
+        == f"{toy} compares with any names, and none are given; expected --labels, or a classifier's run\n"
+    )
 
 
 def test_classify_names_each_window_with_its_span(toy: Path, media: Path) -> None:
