@@ -2,7 +2,6 @@
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import simplejpeg
@@ -36,34 +35,6 @@ IMAGENET_EVENTS: Mapping[str, str] = {  # WordNet ids of things that look a litt
 }
 
 _Row = dict[str, object]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DemoDownstream:
-    """What lies where; each folder can be rebuilt with --allow-partial."""
-
-    folder: Path
-
-    @property
-    def esc50(self) -> Path:
-        return self.folder / "ESC-50-master"
-
-    @property
-    def us8k(self) -> Path:
-        return self.folder / "UrbanSound8K"
-
-    @property
-    def imagenet(self) -> Path:
-        return self.folder / "imagenet"
-
-
-def write_demo_downstream(folder: Path, *, folds: int = 3, each: int = 2) -> DemoDownstream:
-    """Sounds and pictures of few classes, `each` of every class in each fold; the same every time."""
-    there = DemoDownstream(folder=folder)
-    write_demo_esc50(there.esc50, folds=folds, each=each)
-    write_demo_us8k(there.us8k, folds=folds, each=each)
-    write_demo_imagenet(there.imagenet, each=2 * each)
-    return there
 
 
 def write_demo_esc50(root: Path, *, folds: int, each: int) -> None:

@@ -14,7 +14,7 @@ from trainer.batch import MODALITIES
 from trainer.bootstrap import BLOCK, Replicates, Resampling
 from trainer.embedded import Embedded, Items
 from trainer.evaluations import EvaluationError
-from trainer.measure import Draws, Measure
+from trainer.measure import Draws, Measure, query_numbers
 from trainer.metrics import Floats
 from trainer.ranking import KS, Ids, Ranking, Vectors, rank
 
@@ -65,13 +65,10 @@ class CaptionRetrieval:
         drawn = _Drawn(of=draws.of(len(items)), owners=owners)
         within = ranking.average_precision_within[WITHIN]
         shares = {f"R@{k}": ranking.hit(k) for k in self.ks} | {f"mAP@{WITHIN}": within}
-        numbers = [(name, values.mean(), drawn.means(values)) for name, values in shares.items()]
-        first = ranking.first.astype(np.float64)
-        numbers.append(("median_rank", np.median(first), drawn.medians(first)))
-        for name, value, replicates in numbers:
+        for name, value, replicates in query_numbers(shares, ranking.first.astype(np.float64), drawn):
             yield Measure(
                 name=f"{self.group}/{direction}/{name}",
-                value=float(value),
+                value=value,
                 n=len(ranking),
                 missing=items.missing,
                 replicates=replicates,

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-CHOICES = ("auto", "cuda", "mps", "cpu")
 PRECISIONS = ("float32", "bf16")
 
 

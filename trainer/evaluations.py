@@ -18,7 +18,7 @@ from trainer.classify import prompted
 from trainer.embedded import Embedded, Items
 from trainer.imagenet_names import imagenet_names
 from trainer.linear_probe import GRID, held_out_scores
-from trainer.measure import Draws, Measure, fold_mean
+from trainer.measure import Draws, Measure, fold_mean, query_numbers
 from trainer.ranking import KS, Ids, Ranking, Vectors, rank
 from trainer.run_request import RunError
 
@@ -225,13 +225,11 @@ class Retrieval:
             "mAP": asked.average_precision,
             "MRR": asked.reciprocal_rank(),
         }
-        ranks = asked.first.astype(np.float64)
-        numbers = [(name, values.mean(), resampling.means(values)) for name, values in per_query.items()]
-        numbers.append(("median_rank", np.median(ranks), resampling.medians(ranks)))
+        numbers = query_numbers(per_query, asked.first.astype(np.float64), resampling)
         for name, value, replicates in numbers:
             yield Measure(
                 name=f"{self.group}/{direction}/{name}",
-                value=float(value),
+                value=value,
                 n=len(asked),
                 missing=items.missing,
                 left_out=len(ranking) - len(asked),

@@ -9,8 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-INT16 = 32_768  # a float sample is the int16 divided by this, exactly
-
 
 class Fence(Protocol):
     """Something to wait for, such as a `torch.cuda.Event`."""

@@ -2,12 +2,14 @@
 
 import re
 import zlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 
 from trainer.bootstrap import RESAMPLES, Interval, Replicates, Resampling, interval
+from trainer.metrics import Floats
 
 FOLD_MEAN = "_fold_mean"
 ON_TEST = "_selected_on_test"
@@ -109,3 +111,20 @@ def fold_mean(measures: list[Measure]) -> Measure:
         fold="",
         replicates=np.mean([each.replicates for each in measures], axis=0),
     )
+
+
+class Drawn(Protocol):
+    """What a bootstrap makes of a value for each query (Q,)."""
+
+    def means(self, values: Floats) -> Replicates: ...
+
+    def medians(self, values: Floats) -> Replicates: ...
+
+
+def query_numbers(
+    per_query: Mapping[str, Floats], first: Floats, drawn: Drawn
+) -> Iterator[tuple[str, float, Replicates]]:
+    """(measure, number, replicates): means of what each query came to, and the median of its first rank."""
+    for name, values in per_query.items():
+        yield name, float(values.mean()), drawn.means(values)
+    yield "median_rank", float(np.median(first)), drawn.medians(first)

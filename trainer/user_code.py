@@ -11,13 +11,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from shards.whole_file import appearing
 from trainer.run_request import RunError
 
 Role = Literal["recipe", "objective"]
-ROLES: tuple[Role, ...] = get_args(Role)
 FOLDER = "code"  # of a run
 _OURS = ("trainer", "shards", "pipeline", "flows")  # named by the run's git hash
 
