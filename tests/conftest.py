@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -27,11 +28,23 @@ def pytest_configure() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Weights and embeddings that a test run keeps are its own."""
+    folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRICHORD_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
+        patch.setenv("TRICHORD_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """As other processes have whose results are compared to the bit."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

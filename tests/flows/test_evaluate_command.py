@@ -1,36 +1,18 @@
 """`trichord evaluate`, `compare` and `split freeze` as a person runs them."""
 
 import json
-import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from evaluating import toy_model, two_folds
 from typer.testing import CliRunner, Result
 
 from flows.evaluate_command import evaluate_app
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 runner = CliRunner()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Of embeddings, for these tests alone."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRICHORD_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield Path(os.environ["TRICHORD_CACHE"])
 
 
 @pytest.fixture(scope="module")

@@ -4,13 +4,12 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-import torch
 import typer
 from evaluating import toy_model
 from reported_run import reported_run
@@ -21,6 +20,7 @@ from typer.testing import CliRunner, Result
 from flows.report_command import report
 from shards.labels import ClassLabel
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 EVIL = "evil.example"
 HOSTILE = (
     f"\"><script>fetch('http://{EVIL}/a')</script>",
@@ -41,17 +41,8 @@ def reported(*words: object) -> Result:
     return CliRunner().invoke(cli, [str(word) for word in words])
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Of embeddings, for these tests alone."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRICHORD_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("run")
     toy_model(folder)
     return reported_run(folder, replace(FULL, name=HOSTILE[0], about=HOSTILE[1]), device=HOSTILE[2])

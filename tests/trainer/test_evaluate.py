@@ -53,12 +53,8 @@ from trainer.stage import Data, Stage
 from trainer.stage_view import stage_to_json
 from trainer.weights import save_model
 
+pytestmark = pytest.mark.usefixtures("one_thread")  # as the processes that are compared have
 TASKS = ("zero-shot", "query")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)  # the processes that are compared have one, too
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,15 +19,8 @@ from trainer.embedded import Embedded, Rows
 from trainer.evaluation_run import embed_request
 from trainer.kept_embeddings import Basis, EmbeddingCache, basis_of, code_sha256
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 FIRST, LAST = {"weights": "first"}, {"weights": "last"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
