@@ -173,7 +173,8 @@ class BlockCache:
                 return  # others are writing all that the limit allows
             with partial.open("r+b") as file:
                 file.writelines((data, trailer))
-            partial.replace(self._path(name))
+            with self._alone("room"):  # who counts files meanwhile would find it under neither name
+                partial.replace(self._path(name))
         except OSError as error:
             with contextlib.suppress(OSError):
                 partial.unlink()
